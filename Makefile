@@ -1,0 +1,128 @@
+# One entry to every tool. Each target makes its own .venv from python3 >= 3.11 and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What `make test-all` looks for.
+VERSIONS := 3.11 3.12 3.13 3.14
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "healthmw needs Python 3.11 or newer; say which: make PYTHON=python3.13 ..."; exit 1; }
+	@echo "Installing the development environment into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --quiet --upgrade --constraint constraints.txt pip
+	@$(PIP) install --quiet --quiet --constraint constraints.txt --group dev --editable '.[all]'
+	@touch $@
+
+.PHONY: venv
+venv: $(STAMP) ## Make the development environment in .venv
+
+.PHONY: demo
+demo: $(STAMP) ## See it at work: healthy, degraded, broken, mended
+	@$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: $(STAMP) ## Run the tests, with coverage (ARGS="tests/test_x.py -k word" for some of them)
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+.PHONY: test-all
+test-all: ## Run the tests on every Python >= 3.11 that is found
+	@for version in $(VERSIONS); do \
+	  python=$$(.ci/find-python $$version) || { echo "== Python $$version: not found"; continue; }; \
+	  echo "== Python $$version: $$python"; \
+	  $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venvs/$$version test || exit 1; \
+	  passed="$$passed $$version"; \
+	done; \
+	test -n "$$passed" && echo "Passed on Python$$passed"
+
+.PHONY: check
+check: lint types contract docs changelog ## All that is checked without running the tests
+
+.PHONY: format
+format: $(STAMP) ## Format the code and apply the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lint
+lint: $(STAMP) ## Check format and lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.PHONY: types
+types: $(STAMP) ## Check the types
+	$(BIN)/mypy $(wildcard healthmw tests typing_tests examples benchmarks .ci/*.py)
+	$(BIN)/pyright --pythonpath $(BIN)/python typing_tests
+	@# It looks for the package on the path alone, and does not follow what an editable install leaves.
+	PYTHONPATH="$(CURDIR):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  $(BIN)/pyright --verifytypes healthmw --ignoreexternal
+
+.PHONY: contract
+contract: $(STAMP) ## Check the direction of imports
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -q -n -W --keep-going docs docs/_build/html
+
+.PHONY: changelog
+changelog: $(STAMP) ## Show what the next release's notes would say
+	@$(BIN)/towncrier build --draft --version next
+
+.PHONY: fault-table
+fault-table: $(STAMP) ## Find out what the probes say to each fault, and write the page (ARGS="redis" for some)
+	@$(BIN)/python -m tests.faults.table $(ARGS)
+
+.PHONY: screens
+screens: $(STAMP) ## Make the pictures of the command line in docs/images anew (needs tmux)
+	@$(BIN)/python docs/screens.py $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure what healthmw costs, side by side
+	@for file in benchmarks/[!_]*.py; do \
+	  $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
+	done
+
+RUNS ?= 100000
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Send the endpoint what coverage finds, RUNS times by ASGI and by WSGI (Linux)
+	@$(PIP) install --quiet --quiet --group fuzz
+	$(BIN)/python -m tests.fuzz_by_coverage asgi $(RUNS)
+	$(BIN)/python -m tests.fuzz_by_coverage wsgi $(RUNS)
+
+.PHONY: wheel
+wheel: $(STAMP) ## Build the sdist and the wheel into dist, and try the wheel
+	@rm -rf dist
+	@$(BIN)/python -m build --quiet --no-isolation --outdir dist
+	@$(BIN)/python .ci/try_wheel.py dist
+
+.PHONY: lock
+lock: ## Choose the versions in constraints.txt anew, on the oldest Python supported
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "What 3.11 can have, newer ones can: make lock PYTHON=python3.11"; exit 1; }
+	@rm -rf .venvs/lock
+	@$(PYTHON) -m venv .venvs/lock
+	@.venvs/lock/bin/python -m pip install --quiet --quiet --upgrade pip
+	@.venvs/lock/bin/python -m pip install --quiet --quiet --group dev --editable '.[all]'
+	@{ echo '# Made by `make lock`: the versions that development and CI use. Users get what pyproject.toml says.'; \
+	  .venvs/lock/bin/python -m pip list --format=freeze --exclude-editable --exclude setuptools \
+	  | LC_ALL=C sort --ignore-case; } >constraints.txt
+	@rm -rf .venvs/lock
+
+.PHONY: clean
+clean: ## Remove everything that these targets make
+	rm -rf .venv .venvs build dist docs/_build .demo .coverage .coverage.* .hypothesis \
+	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,78 @@
+"""What a breaker takes the end of a call for: the user's predicates, asked with care."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from healthmw._breaker_state import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_logger = logging.getLogger("healthmw")
+
+
+class Judge:
+    """Classifies results and exceptions. `CircuitBreaker` says what the options mean.
+
+    It runs the user's code, so never ask it under a lock.
+    """
+
+    __slots__ = ("_ignore", "_is_failure", "_is_failure_result", "reads_results")
+
+    def __init__(
+        self,
+        *,
+        is_failure: Callable[[Exception], bool] | None,
+        ignore: type[BaseException] | tuple[type[BaseException], ...],
+        is_failure_result: Callable[[Any], bool] | None,
+    ) -> None:
+        self._is_failure = is_failure
+        self._ignore = ignore if isinstance(ignore, tuple) else (ignore,)
+        self._is_failure_result = is_failure_result
+        self.reads_results = is_failure_result is not None
+        for given in self._ignore:
+            if not _is_exception_class(given):
+                raise TypeError(
+                    f"ignore must be an exception class or a tuple of them, not {given!r}"
+                )
+        if is_failure is not None:
+            check_function("is_failure", is_failure)
+        if is_failure_result is not None:
+            check_function("is_failure_result", is_failure_result)
+
+    def __call__(self, exception: BaseException | None, result: object) -> Outcome:
+        """Return what `exception` or, without one, `result` is taken for."""
+        if exception is None:
+            if self._is_failure_result is None or not _ask(self._is_failure_result, result):
+                return Outcome.SUCCESS
+            return Outcome.FAILURE
+        # asyncio.CancelledError, trio.Cancelled, GeneratorExit, KeyboardInterrupt, SystemExit, and
+        # groups with one of them: somebody gave up, and nothing was learned about the dependency.
+        if not isinstance(exception, Exception):
+            return Outcome.CANCELLED
+        if isinstance(exception, self._ignore):
+            return Outcome.IGNORED
+        if self._is_failure is None or _ask(self._is_failure, exception):
+            return Outcome.FAILURE
+        return Outcome.IGNORED
+
+
+def check_function(option: str, function: object) -> None:
+    """Raise `TypeError` unless `function` can be called."""
+    if not callable(function):
+        raise TypeError(f"{option} must be a function, not {type(function).__name__}")
+
+
+def _is_exception_class(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, BaseException)
+
+
+def _ask(predicate: Callable[[Any], bool], value: object) -> bool:
+    """Return the predicate's answer; where there is none to be had, the worse of the two."""
+    try:
+        return bool(predicate(value))
+    except Exception:
+        _logger.exception("%r raised, so the call counts as a failure", predicate)
+        return True

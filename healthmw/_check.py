@@ -1,0 +1,285 @@
+"""A check: a probe registered under a name, with its policy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from healthmw._breaker import CircuitBreaker
+from healthmw._breaker_state import BreakerState
+from healthmw._guard import Fallback, Guard
+from healthmw._guard_gate import MISSING, Missing
+from healthmw._model import Reason, Result, Status
+from healthmw._probe import Probe, check_probe, is_async
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Literal
+
+F = TypeVar("F")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+BUILTIN_GROUPS = ("ready", "live", "startup", "release")
+
+
+class Check:
+    """A probe and its policy, as `Health.add()` registered them.
+
+    Not made directly. The policy is fixed; `latest` is written by the runner of this check alone.
+    """
+
+    __slots__ = (
+        "breaker",
+        "critical",
+        "description",
+        "failure_max_age",
+        "failure_threshold",
+        "groups",
+        "interval",
+        "is_async",
+        "latest",
+        "max_age",
+        "name",
+        "passive",
+        "per_hour",
+        "probe",
+        "stale_after",
+        "success_threshold",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        probe: Probe,
+        *,
+        critical: bool,
+        timeout: float,
+        max_age: float,
+        failure_max_age: float | None,
+        per_hour: float | None,
+        interval: float | None,
+        stale_after: float | None,
+        failure_threshold: int,
+        success_threshold: int,
+        groups: Iterable[str],
+        breaker: CircuitBreaker | None,
+        passive: bool,
+        description: str,
+    ) -> None:
+        check_probe(probe)
+        self.name: str = name_of("name", name)
+        self.probe: Probe = probe
+        self.is_async: bool = is_async(probe)
+        self.critical: bool = flag("critical", critical)
+        self.timeout: float = seconds("timeout", timeout)
+        self.max_age: float = seconds("max_age", max_age, zero=True)
+        self.interval: float | None = None if interval is None else seconds("interval", interval)
+        self.failure_max_age: float | None = None  # as `max_age`, also where that is set anew
+        if failure_max_age is not None:
+            self.failure_max_age = seconds("failure_max_age", failure_max_age, zero=True)
+            if self.interval is not None:
+                raise ValueError(
+                    "failure_max_age= is for checks that run on request, without interval="
+                )
+        self.per_hour: float | None = None if per_hour is None else rate("per_hour", per_hour)
+        if self.interval is not None and self.interval < self.spacing:
+            raise ValueError(
+                f"interval={interval} is more often than per_hour={per_hour} allows: "
+                f"every {self.spacing:g} s"
+            )
+        if stale_after is not None and self.interval is None:
+            raise ValueError("stale_after= needs interval=: a check that runs on request is fresh")
+        self.stale_after: float = math.inf
+        if self.interval is not None:
+            least = self.interval + self.timeout
+            self.stale_after = (
+                2 * self.interval + self.timeout
+                if stale_after is None
+                else seconds("stale_after", stale_after)
+            )
+            if self.stale_after < least:
+                raise ValueError(
+                    f"stale_after={stale_after} is less than interval + timeout ({least:g} s): "
+                    "every result would be stale before the next one can be there"
+                )
+        self.failure_threshold: int = count("failure_threshold", failure_threshold)
+        self.success_threshold: int = count("success_threshold", success_threshold)
+        self.groups: frozenset[str] = names("groups", groups)
+        if breaker is not None and not isinstance(breaker, CircuitBreaker):
+            raise TypeError(f"breaker must be a CircuitBreaker, not {type(breaker).__name__}")
+        self.breaker: CircuitBreaker | None = breaker
+        self.passive: bool = flag("passive", passive)
+        if self.passive and breaker is None:
+            raise ValueError("passive=True needs breaker=: it is what hears the app's own calls")
+        if not isinstance(description, str):
+            raise TypeError(f"description must be a str, not {type(description).__name__}")
+        self.description: str = description
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as if never run."""
+        self.latest: Result = Result(
+            name=self.name, status=Status.UNKNOWN, reason=Reason.NEVER_RUN, critical=self.critical
+        )
+
+    def __repr__(self) -> str:
+        """Name the check; the probe may hold secrets and is not shown."""
+        return f"<Check {self.name!r} {self.status}>"
+
+    @property
+    def status(self) -> Status:
+        """The verdict as last known. Asks nobody and runs nothing."""
+        if self.refusing:
+            return Status.FAILED
+        return self.latest.status
+
+    @property
+    def spacing(self) -> float:
+        """The least time, in seconds, from the beginning of one run to that of the next."""
+        return 0.0 if self.per_hour is None else 3600 / self.per_hour
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the breaker is open, so that neither probe nor guarded calls go through."""
+        return self.breaker is not None and self.breaker.state in _REFUSING
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the breaker's next trial is due; None where none will be."""
+        return None if self.breaker is None else self.breaker.retry_after
+
+    @property
+    def available(self) -> bool:
+        """False while guarded calls are refused or the last verdict is FAILED.
+
+        Cheap, for templates and feature switches. True while nothing is known yet.
+        """
+        return self.status is not Status.FAILED
+
+    @overload
+    def guard(  # type: ignore[overload-overlap]  # MISSING is nobody's fallback
+        self,
+        *,
+        fallback: Missing = MISSING,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> Guard[Missing]: ...
+    @overload
+    def guard(
+        self,
+        *,
+        fallback: Callable[..., Awaitable[F]],
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> Guard[Fallback[F]]: ...
+    @overload
+    def guard(
+        self,
+        *,
+        fallback: Callable[..., F],
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> Guard[Fallback[F]]: ...
+    @overload
+    def guard(
+        self,
+        *,
+        fallback: F,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> Guard[Fallback[F]]: ...
+    def guard(
+        self,
+        *,
+        fallback: Any = MISSING,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> Guard[Any]:
+        """Wrap the app's own calls to this dependency: a decorator, `with` or `async with`.
+
+        While the check's breaker is open a call is refused at once: `fallback` answers, or
+        `DependencyUnavailable` is raised. Every call's outcome is told to the breaker. See `Guard`
+        for the options.
+        """
+        return Guard(
+            name=self.name,
+            breaker=self.breaker,
+            fallback=fallback,
+            fallback_on=fallback_on,
+            timeout=timeout,
+            max_concurrent=max_concurrent,
+            trial=False,  # the probe makes the trial: no user's call is a guinea pig
+        )
+
+
+_REFUSING = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.FORCED_OPEN})
+
+
+def name_of(option: str, value: object) -> str:
+    """Return `value` if it can name a check or group (it becomes part of a path)."""
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a str, not {type(value).__name__}")
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{option}={value!r} can't be part of a path: use up to 64 letters, digits, "
+            "'-', '_' and '.', beginning with a letter or digit"
+        )
+    return value
+
+
+def names(option: str, values: object) -> frozenset[str]:
+    """Return `values` as a set, if it is a collection of names."""
+    if isinstance(values, str):
+        raise TypeError(f"{option} must be a collection of names: write {option}=[{values!r}]")
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{option} must be a collection of names, not {type(values).__name__}")
+    found: set[str] = set()
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{option} must be a collection of names, and {value!r} is none")
+        found.add(value)
+    return frozenset(found)
+
+
+def seconds(option: str, value: object, *, zero: bool = False) -> float:
+    """Return `value` if it is a finite number of seconds above 0 (or, with `zero`, not below)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        least = "0 or more" if zero else "above 0"
+        raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
+    return float(value)
+
+
+def rate(option: str, value: object) -> float:
+    """Return `value` if it is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{option}={value!r} must be a finite number above 0")
+    return float(value)
+
+
+def count(option: str, value: object) -> int:
+    """Return `value` if it is a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} must be a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{option}={value!r} must be 1 or more")
+    return value
+
+
+def flag(option: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be True or False, not {type(value).__name__}")
+    return value

@@ -1,0 +1,95 @@
+"""Gives back what probes have opened: all at once, and bounded, whatever hangs or fails."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from healthmw._flight import wait_for
+from healthmw._loop import LoopGoneError, current_loop
+from healthmw._probe import closer
+from healthmw._scrub import scrub_exception
+from healthmw._threads import THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from healthmw._loop import Loop
+    from healthmw._runner import Runner
+
+_CLOSING = 1.0
+"""How long, in seconds, runs under way and the closing of all probes may take."""
+
+logger = logging.getLogger("healthmw")
+
+
+async def close_probes(runners: Sequence[Runner]) -> None:
+    """Close the probes of `runners`. What hangs, even cancelled, is left behind."""
+    loop = current_loop()
+    assert loop is not None  # noqa: S101 - for the type checker: a coroutine is run by one
+    left = len(runners)
+    all_closed = anyio.Event()
+
+    async def close(runner: Runner) -> None:
+        nonlocal left
+        try:
+            await _close(runner, loop)
+        finally:
+            left -= 1
+            if not left:
+                all_closed.set()
+
+    cancels = [loop.spawn(functools.partial(close, runner)) for runner in runners]
+    try:
+        with anyio.move_on_after(_CLOSING if runners else 0):
+            await all_closed.wait()
+    finally:
+        for cancel in cancels:
+            cancel()
+
+
+async def _close(runner: Runner, loop: Loop) -> None:
+    """Close the probe of `runner`, unless a run of it is stuck in what would be closed."""
+    close = closer(runner.check.probe)
+    run = runner.under_way
+    if run is not None:
+        await wait_for([run], time.monotonic() + _CLOSING / 2)
+    if close is None or runner.under_way is not None:
+        return
+    try:
+        on_loop = inspect.iscoroutinefunction(close)
+        result: object = close() if on_loop else await _in_thread(close, loop)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as exc:  # noqa: BLE001 - one that can't be closed must not keep the others open
+        logger.warning("check %s: closing its probe: %s", runner.check.name, scrub_exception(exc))
+
+
+async def _in_thread(call: Callable[[], object], loop: Loop) -> object:
+    done = anyio.Event()
+    values: list[object] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            values.append(call())
+        except Exception as exc:  # noqa: BLE001 - raised again where it is waited for
+            errors.append(exc)
+        finally:
+            with contextlib.suppress(LoopGoneError):
+                loop.call_soon(done.set)
+
+    job = THREADS.start(run)
+    try:
+        await done.wait()
+    finally:
+        THREADS.abandon(job)  # one that hangs takes no place away from the probes
+    if errors:
+        raise errors[0]
+    return values[0] if values else None

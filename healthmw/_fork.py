@@ -1,0 +1,41 @@
+"""What follows a fork, in the child: locks are renewed, and threads forgotten that are not there.
+
+Python tells of a fork where it has made it. uWSGI makes its own without a word, so where a request
+for the endpoint comes in, `notice()` looks whether this is still the same process.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Forks:
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._calls: list[Callable[[], None]] = []
+
+    def in_child(self, call: Callable[[], None]) -> None:
+        """Call `call` in each child, after those that came before."""
+        self._calls.append(call)
+
+    def happened(self) -> None:
+        self._pid = os.getpid()
+        for call in self._calls:
+            call()
+
+    def notice(self) -> None:
+        """Do what is due, if this is a child and nobody has said so."""
+        if os.getpid() != self._pid:
+            self.happened()
+
+
+_forks = _Forks()
+in_child = _forks.in_child
+notice = _forks.notice
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none, and no fork either
+    os.register_at_fork(after_in_child=_forks.happened)

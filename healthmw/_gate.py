@@ -1,0 +1,157 @@
+"""What a caller may see and ask for: the `show=` and `authorize=` of the middlewares."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from healthmw._scrub import scrub_exception
+from healthmw._throttle import Throttle
+from healthmw._view import Level
+from healthmw.exceptions import WrongCredentialsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from healthmw.access import Authorizer, Caller
+
+logger = logging.getLogger("healthmw")
+
+
+class Standing(Enum):
+    """How a caller stands."""
+
+    ANONYMOUS = "anonymous"
+    AUTHORISED = "authorised"
+    WRONG = "wrong"
+    """Credentials were shown, and they are wrong."""
+    THROTTLED = "throttled"
+    """Credentials were shown, and not looked at: too many before them were wrong."""
+
+
+class Gate:
+    """Judges callers. Asks each authorizer until one grants; one that raises has not granted."""
+
+    def __init__(
+        self,
+        *,
+        show: str,
+        authorize: Authorizer | Iterable[Authorizer] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        try:
+            self.level = Level(show)
+        except ValueError:
+            known = ", ".join(repr(str(level)) for level in Level)
+            raise ValueError(f"show={show!r} must be one of {known}") from None
+        self._authorizers = _authorizers(authorize)
+        self.open = not self._authorizers
+        """Whether nobody is asked for anything: then nobody is authorised."""
+        self.is_async = any(_is_async(authorizer) for authorizer in self._authorizers)
+        challenges = [_challenge(authorizer) for authorizer in self._authorizers]
+        self.challenge = ", ".join(dict.fromkeys(filter(None, challenges)))
+        self._throttle = Throttle(clock)
+
+    def standing(self, caller: Caller) -> Standing:
+        """Judge `caller`."""
+        inquiry = _Inquiry(caller, throttled=self._throttle.wait(caller.peer) > 0)
+        for authorizer in self._authorizers:
+            with inquiry:
+                inquiry.hear(inquiry.ask(authorizer))
+        return self._concluded(inquiry)
+
+    async def standing_async(self, caller: Caller) -> Standing:
+        """Judge `caller`, by functions that may have to wait."""
+        inquiry = _Inquiry(caller, throttled=self._throttle.wait(caller.peer) > 0)
+        for authorizer in self._authorizers:
+            with inquiry:
+                answer = inquiry.ask(authorizer)
+                inquiry.hear(await answer if inspect.isawaitable(answer) else answer)
+        return self._concluded(inquiry)
+
+    def _concluded(self, inquiry: _Inquiry) -> Standing:
+        if inquiry.granted:
+            return Standing.AUTHORISED
+        if inquiry.unheard:
+            return Standing.THROTTLED
+        if inquiry.wrong:
+            self._throttle.wrong(inquiry.caller.peer)
+            return Standing.WRONG
+        return Standing.ANONYMOUS
+
+
+class _Inquiry:
+    """What the authorizers say of one caller. As a context manager it takes what they raise."""
+
+    def __init__(self, caller: Caller, *, throttled: bool) -> None:
+        self.caller = caller
+        self.granted = False
+        self.wrong = False
+        self.unheard = False
+        self._throttled = throttled
+
+    def ask(self, authorizer: Authorizer) -> object:
+        if self.granted:
+            return False
+        if self._throttled and _challenge(authorizer):
+            self.unheard = bool(self.caller.header("authorization"))
+            return False
+        return authorizer(self.caller)
+
+    def hear(self, answer: object) -> None:
+        if not isinstance(answer, bool):  # a coroutine would be as good as a yes
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError(f"authorize must return True or False, not {type(answer).__name__}")
+        self.granted = self.granted or answer
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(exc, WrongCredentialsError):
+            self.wrong = True
+        elif isinstance(exc, Exception):
+            logger.error("authorize: nothing is granted: %s", scrub_exception(exc))
+        return isinstance(exc, Exception)
+
+
+def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[Authorizer, ...]:
+    if authorize is None:
+        return ()
+    if callable(authorize):
+        return (authorize,)
+    if isinstance(authorize, str | bytes):
+        raise TypeError(
+            f"authorize must be a function, or several, not {type(authorize).__name__}; "
+            "for a token write authorize=Token(...)"
+        )
+    found = tuple(authorize)
+    for one in found:
+        if not callable(one):
+            raise TypeError(f"authorize must hold functions, not {type(one).__name__}")
+    if not found:
+        raise ValueError("authorize is empty: leave it out to authorise nobody")
+    return found
+
+
+def _challenge(authorizer: Authorizer) -> str:
+    challenge = getattr(authorizer, "challenge", "")
+    return challenge if isinstance(challenge, str) else ""
+
+
+def _is_async(authorizer: object) -> bool:
+    while isinstance(authorizer, functools.partial):
+        authorizer = authorizer.func
+    return inspect.iscoroutinefunction(authorizer) or inspect.iscoroutinefunction(
+        getattr(authorizer, "__call__", None)  # noqa: B004 - not asking whether, but which kind
+    )

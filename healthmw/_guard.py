@@ -1,0 +1,296 @@
+"""Guards: what app code wraps around its calls to a dependency."""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+import anyio
+
+from healthmw._guard_gate import MISSING, Call, Gate, Missing
+from healthmw._guard_wrappers import (
+    kind_of,
+    wrap_async_generator_function,
+    wrap_coroutine_function,
+    wrap_function,
+    wrap_generator_function,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterable,
+        Iterator,
+    )
+    from types import TracebackType
+
+    from healthmw._breaker import CircuitBreaker
+
+__all__ = ("MISSING", "Guard")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Y = TypeVar("Y")
+S = TypeVar("S")
+F = TypeVar("F")
+F_co = TypeVar("F_co", covariant=True)
+W_co = TypeVar("W_co", covariant=True)
+C = TypeVar("C", bound="Callable[..., Any]")
+
+_ASYNC = {"coroutine function", "async generator function"}
+
+
+class Fallback(Generic[F_co]):
+    """What the type checker knows a guard with a fallback by; there are no instances."""
+
+
+class _Block:
+    """A `with` block that is being run, and the blocks around it."""
+
+    __slots__ = ("call", "guard", "inside", "outer", "scope")
+
+    def __init__(self, guard: Guard[Any], call: Call, outer: _Block | None) -> None:
+        self.guard = guard
+        self.call = call
+        self.outer = outer
+        self.inside = True
+        self.scope: anyio.CancelScope | None = None
+
+
+# One variable for all guards: a context never lets go of a variable that was set in it.
+_innermost: ContextVar[_Block | None] = ContextVar("healthmw_innermost_block", default=None)
+
+
+class Guard(Generic[W_co]):
+    """Wraps calls to a dependency: a decorator, and a context manager, sync and async.
+
+    While the breaker is open, a call is refused at once: without a `fallback` by raising
+    `DependencyUnavailable`. How each call that is let through ends is told to the breaker; its own
+    exception is raised unchanged.
+
+    - `fallback`: what is returned in place of the call's result when the call is refused, or fails
+      in a way that the breaker counts (`fallback_on="refused"`: only when refused). A value, or a
+      function that is given the call's arguments; for an async function it may be async too. For a
+      generator function it is, or returns, an iterable, and answers as long as nothing was yielded.
+    - `timeout`: seconds that an async call may take (an async generator: each item). Then it is
+      cancelled and `TimeoutError` raised: a failure, whatever the breaker is told to ignore.
+    - `max_concurrent`: how many calls may be under way at once through this guard. More are refused
+      at once, so that a slow dependency can't take every worker; the breaker does not hear of it.
+    - `trial`: whether a call may be the trial that decides if the breaker closes again.
+
+    A generator holds its permit until it is exhausted; if it is closed early nothing is recorded.
+    In a block, `with guard as call:`, `call.failure()` tells of a failure that raises nothing. Any
+    number of threads and tasks may be in blocks of one guard at once, and a block inside another.
+    """
+
+    @overload
+    def __init__(
+        self: Guard[Missing],
+        *,
+        name: str,
+        breaker: CircuitBreaker | None = None,
+        fallback: Missing = MISSING,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+        trial: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Guard[Fallback[F]],
+        *,
+        name: str,
+        breaker: CircuitBreaker | None = None,
+        fallback: Callable[..., Awaitable[F]],
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+        trial: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Guard[Fallback[F]],
+        *,
+        name: str,
+        breaker: CircuitBreaker | None = None,
+        fallback: Callable[..., F],
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+        trial: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Guard[Fallback[F]],
+        *,
+        name: str,
+        breaker: CircuitBreaker | None = None,
+        fallback: F,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+        trial: bool = False,
+    ) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str,
+        breaker: CircuitBreaker | None = None,
+        fallback: object = MISSING,
+        fallback_on: Literal["failure", "refused"] = "failure",
+        timeout: float | None = None,
+        max_concurrent: int | None = None,
+        trial: bool = False,
+    ) -> None:
+        if fallback_on not in {"failure", "refused"}:
+            raise ValueError(f"fallback_on must be 'failure' or 'refused', not {fallback_on!r}")
+        if fallback_on == "refused" and fallback is MISSING:
+            raise ValueError("fallback_on='refused' needs a fallback")
+        if timeout is not None and not _is_duration(timeout):
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        if max_concurrent is not None and not _is_count(max_concurrent):
+            raise ValueError(
+                f"max_concurrent must be a whole number of 1 or more, not {max_concurrent!r}"
+            )
+        self._timeout = timeout
+        self._gate = Gate(
+            name=name,
+            breaker=breaker,
+            fallback=fallback,
+            answers_failures=fallback_on == "failure",
+            max_concurrent=max_concurrent,
+            trial=trial,
+        )
+        self._blocks: dict[_Block, None] = {}  # those being run; the newest is the last
+
+    def __repr__(self) -> str:
+        return f"<Guard of {self._gate.name!r}>"
+
+    @overload
+    def __call__(self: Guard[Missing], function: C) -> C: ...
+    @overload
+    def __call__(
+        self: Guard[Fallback[F]], function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R | F]]: ...
+    @overload
+    def __call__(
+        self: Guard[Fallback[Iterable[Y]]], function: Callable[P, Generator[Y, S, R]]
+    ) -> Callable[P, Generator[Y, S, R]]: ...
+    @overload
+    def __call__(
+        self: Guard[Fallback[Iterable[Y]]], function: Callable[P, Iterator[Y]]
+    ) -> Callable[P, Iterator[Y]]: ...
+    @overload
+    def __call__(
+        self: Guard[Fallback[AsyncIterable[Y] | Iterable[Y]]],
+        function: Callable[P, AsyncGenerator[Y, S]],
+    ) -> Callable[P, AsyncGenerator[Y, S]]: ...
+    @overload
+    def __call__(
+        self: Guard[Fallback[AsyncIterable[Y] | Iterable[Y]]],
+        function: Callable[P, AsyncIterator[Y]],
+    ) -> Callable[P, AsyncIterator[Y]]: ...
+    @overload
+    def __call__(self: Guard[Fallback[F]], function: Callable[P, R]) -> Callable[P, R | F]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Guard `function`. Raises `TypeError` where the options don't go with its kind."""
+        if not callable(function):
+            hint = ": put @guard below it" if isinstance(function, classmethod) else ""
+            raise TypeError(f"a guard wraps functions, not a {type(function).__name__}{hint}")
+        kind, gate, timeout = kind_of(function), self._gate, self._timeout
+        if kind == "coroutine function":
+            return wrap_coroutine_function(function, gate, timeout)
+        if kind == "async generator function":
+            return wrap_async_generator_function(function, gate, timeout)
+        if timeout is not None:
+            raise TypeError(f"timeout= needs an async function, and {function!r} is sync")
+        if callable(gate.fallback) and kind_of(gate.fallback) in _ASYNC:
+            raise TypeError(f"fallback is async, and {function!r} is not")
+        if kind == "generator function":
+            return wrap_generator_function(function, gate)
+        return wrap_function(function, gate)
+
+    def __enter__(self: Guard[Missing]) -> Call:
+        """Begin a call. Raises `DependencyUnavailable` if it is refused."""
+        if self._timeout is not None:
+            raise TypeError("timeout= needs `async with`: sync code can't be interrupted")
+        return self._enter().call
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        exception: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """End the call and tell the breaker how."""
+        self._leave().call.end(exception)
+
+    async def __aenter__(self: Guard[Missing]) -> Call:
+        """Begin a call. Raises `DependencyUnavailable` if it is refused."""
+        block = self._enter()
+        if self._timeout is not None:
+            block.scope = anyio.move_on_after(self._timeout)
+            block.scope.__enter__()
+        return block.call
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the call and tell the breaker how. Raises `TimeoutError` if it took too long."""
+        block = self._leave()
+        if block.scope is not None:
+            block.scope.__exit__(kind, exception, traceback)
+            if block.scope.cancelled_caught:
+                block.call.end(exception, expired=True)
+                message = f"{self._gate.name} did not answer within {self._timeout:g} s"
+                raise TimeoutError(message) from None
+        block.call.end(exception)
+
+    def _enter(self) -> _Block:
+        if self._gate.fallback is not MISSING:
+            raise TypeError(
+                "a `with` block has no result that fallback= could stand in for: decorate a "
+                "function, or leave fallback= out and catch DependencyUnavailable"
+            )
+        call = self._gate.admit()
+        block = _Block(self, call, _innermost.get())
+        self._blocks[block] = None
+        _innermost.set(block)
+        return block
+
+    def _leave(self) -> _Block:
+        """Find this guard's innermost block, in this context if at all possible."""
+        innermost = block = _innermost.get()
+        while block is not None and not (block.guard is self and block.inside):
+            block = block.outer
+        if block is not None:
+            del self._blocks[block]
+        else:
+            # Entered in a context that is gone, as a sync dependency of FastAPI's that yields is.
+            try:
+                block, _ = self._blocks.popitem()
+            except KeyError:
+                raise RuntimeError(f"{self!r} is left and was not entered") from None
+        block.inside = False
+        while innermost is not None and not innermost.inside:
+            innermost = innermost.outer
+        _innermost.set(innermost)
+        return block
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

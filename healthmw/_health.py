@@ -1,0 +1,688 @@
+"""`Health`: the registry of checks, their groups, and the life of what runs in the background."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import time
+import weakref
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+from healthmw import _native
+from healthmw._background import Background
+from healthmw._breaker_judge import check_function
+from healthmw._breaker_state import BreakerState
+from healthmw._check import BUILTIN_GROUPS, Check, name_of, names, seconds
+from healthmw._flight import wait_for, wait_for_sync
+from healthmw._fork import in_child, notice
+from healthmw._groups import DEFAULT_CODES, Group, merged_codes
+from healthmw._history import Recorder
+from healthmw._jitter import draw as draw_jitter
+from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
+from healthmw._loop import Loop, current_loop
+from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status, worst
+from healthmw._native import RLock
+from healthmw._portal import PORTAL
+from healthmw._release import release_id
+from healthmw._runner import Run, Runner
+from healthmw._threads import THREADS
+from healthmw._view import About, about
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from types import TracebackType
+
+    from healthmw._breaker import CircuitBreaker
+    from healthmw._breaker_state import BreakerEvent
+    from healthmw._history import History
+    from healthmw._probe import Probe
+    from healthmw.access import Authorizer
+    from healthmw.side import SideServer
+
+logger = logging.getLogger("healthmw")
+
+_P = TypeVar("_P", bound="Callable[[], Any]")
+
+_BUILTIN_CODES: Mapping[str, Mapping[Status, int]] = {"release": {Status.DEGRADED: 503}}
+
+
+class _Held(NamedTuple):
+    """A report, and until when it may be served as it is, by the injected clock."""
+
+    report: Report
+    until: float
+
+
+class _Begun(NamedTuple):
+    """What a reader has before it waits: results that stand, and runs under way."""
+
+    results: dict[str, Result]
+    runs: dict[str, Run]
+
+
+class Health:
+    """The checks of one app, and their verdicts.
+
+    `release` names what runs here and is part of every answer. Without it, the environment tells:
+    `RELEASE`, what Heroku, Render, Fly.io, Railway or Cloud Run set, or `GIT_COMMIT` and its like;
+    `""` shows none. `service`, `version`, `description` and `links` (relations to URLs) are what
+    the app says of itself on the status page and in JSON.
+
+    `max_age` is how long a result is served from memory (seconds); `deadline` is when an answer
+    leaves, whatever is still missing (seconds). `clock` gives monotonic seconds and `random` a
+    number from 0 to 1, for tests.
+
+    Use as an async context manager to start and stop background checks and to close the probes; the
+    middlewares do so by themselves. Its own state is guarded by one lock; it may be used from any
+    thread and any event loop, and in the children of a `fork`.
+    """
+
+    def __init__(
+        self,
+        *,
+        release: str | None = None,
+        service: str | None = None,
+        version: str | None = None,
+        description: str = "",
+        links: Mapping[str, str] | None = None,
+        max_age: float = 1.0,
+        deadline: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = draw_jitter,
+    ) -> None:
+        self.release: str | None = release_id(release, os.environ)
+        self.about: About = about(
+            service=service, version=version, description=description, links=links or {}
+        )
+        self.max_age: float = seconds("max_age", max_age, zero=True)
+        self.deadline: float = seconds("deadline", deadline)
+        check_function("clock", clock)
+        check_function("random", random)
+        self.clock = clock
+        self._random = random
+        self._runners: dict[str, Runner] = {}
+        self._recorders: dict[str, Recorder] = {}
+        self._groups = {
+            name: Group(name=name, codes=merged_codes(DEFAULT_CODES, _BUILTIN_CODES.get(name)))
+            for name in BUILTIN_GROUPS
+        }
+        self._draining = False
+        self._latched: dict[str, _Held] = {}
+        self._side_servers: list[SideServer] = []
+        self._listeners = Listeners()
+        self._after_fork()
+        _healths.add(self)
+
+    def _after_fork(self) -> None:
+        side_servers, self._side_servers = self._side_servers, []
+        for server in side_servers:
+            server._after_fork()  # noqa: SLF001 - the same house
+        self._lock = RLock()
+        self._held: dict[str, _Held] = {}
+        self._latched.clear()
+        self._entered = 0
+        self._background = Background(random=self._random)
+        self._listeners.after_fork()
+        for name, runner in self._runners.items():
+            self._recorders[name] = Recorder()
+            runner.after_fork()
+
+    # Registration
+
+    def add(
+        self,
+        name: str,
+        probe: Probe,
+        *,
+        critical: bool = True,
+        timeout: float = 2.0,
+        max_age: float | None = None,
+        failure_max_age: float | None = None,
+        per_hour: float | None = None,
+        interval: float | None = None,
+        stale_after: float | None = None,
+        failure_threshold: int = 1,
+        success_threshold: int = 1,
+        groups: Iterable[str] = (),
+        breaker: CircuitBreaker | None = None,
+        passive: bool = False,
+        description: str = "",
+    ) -> Check:
+        """Register `probe` under `name` and return its check.
+
+        - `critical`: whether a failure fails the app, or only degrades it.
+        - `timeout`: how long one run may take, in seconds.
+        - `max_age`: how long its result is served from memory (seconds; `Health`'s, if None).
+        - `failure_max_age`: the same for a failure (`max_age`, if None), so that a recovery is seen
+          sooner, or what is down is asked less.
+        - `per_hour`: at most so many runs an hour in this process, evenly spaced, whatever asks
+          (`fresh`, the breaker's trials); in between the last result is served, with its true age.
+        - `interval`: run it in the background so often (seconds) and only read on request.
+        - `stale_after`: the age (seconds) at which a background result counts as UNKNOWN; twice the
+          interval and the timeout, if None.
+        - `failure_threshold`, `success_threshold`: how many results in a row turn the verdict.
+        - `groups`: `"live"` or groups of your own to be in beside `ready`; `["release"]` alone
+          keeps it out of `ready`.
+        - `breaker`: a `CircuitBreaker`, fed by this probe and by guarded calls.
+        - `passive`: let successful guarded calls count as evidence in place of runs of the probe.
+
+        Raises `ValueError` or `TypeError` for options that make no sense, naming the option.
+        """
+        check = Check(
+            name,
+            probe,
+            critical=critical,
+            timeout=timeout,
+            max_age=self.max_age if max_age is None else max_age,
+            failure_max_age=failure_max_age,
+            per_hour=per_hour,
+            interval=interval,
+            stale_after=stale_after,
+            failure_threshold=failure_threshold,
+            success_threshold=success_threshold,
+            groups=groups,
+            breaker=breaker,
+            passive=passive,
+            description=description,
+        )
+        with self._lock:
+            self._check_unused(name)
+            for group in sorted(check.groups):
+                self._known_group(group)
+            if breaker is not None:
+                breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
+                breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
+            self._recorders[name] = Recorder()
+            self._runners[name] = Runner(check, self.clock, self._on_result)
+            self._changed()
+        return check
+
+    def probe(self, name: str, **policy: Any) -> Callable[[_P], _P]:
+        """Register the decorated callable as `add()` does, and return it unchanged."""
+
+        def register(probe: _P) -> _P:
+            self.add(name, probe, **policy)
+            return probe
+
+        return register
+
+    def group(
+        self,
+        name: str,
+        *,
+        checks: Iterable[str] = (),
+        codes: Mapping[Status, int] | Mapping[str, int] | None = None,
+    ) -> None:
+        """Define a group of your own, or change the status codes of a built-in one.
+
+        `checks` names members; a check can also name the group (`groups=`). `codes` maps statuses
+        to HTTP status codes, and is laid over the defaults. The group answers at `/<name>`.
+        """
+        members = names("checks", checks)
+        with self._lock:
+            if name in BUILTIN_GROUPS:
+                if members and name != "live":
+                    raise ValueError(f"checks: the members of {name!r} are given; leave it out")
+            else:
+                name_of("name", name)
+                self._check_unused(name)
+            old = self._groups.get(name, Group(name=name, codes=DEFAULT_CODES))
+            self._groups[name] = replace(
+                old, codes=merged_codes(old.codes, codes), checks=old.checks | members
+            )
+            self._changed()
+
+    def _check_unused(self, name: str) -> None:
+        if name in BUILTIN_GROUPS:
+            raise ValueError(f"name={name!r} is reserved: it is a built-in group; choose another")
+        if name in self._groups:
+            raise ValueError(f"name={name!r} is taken by a group; choose another")
+        if name in self._runners:
+            raise ValueError(f"name={name!r} is taken: a check of that name is registered already")
+
+    def _known_group(self, name: str) -> Group:
+        try:
+            return self._groups[name]
+        except KeyError:
+            known = ", ".join(self._groups)
+            raise ValueError(
+                f"groups: there is no group {name!r}, only {known}; "
+                f"define your own first: health.group({name!r})"
+            ) from None
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """The checks by name, in the order of registration."""
+        return {name: runner.check for name, runner in self._runners.items()}
+
+    def check(self, name: str) -> Check:
+        """Return the check `name`. Raises `ValueError` when there is none."""
+        runner = self._runners.get(name)
+        if runner is None:
+            raise ValueError(f"there is no check {name!r}, only {', '.join(self._runners)}")
+        return runner.check
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups, built-in ones first."""
+        return tuple(self._groups)
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """Return the names of the checks of `group` (of the check of that name: itself).
+
+        Raises `ValueError` when nothing has that name.
+        """
+        return tuple(runner.check.name for runner in self._members(group))
+
+    def history(self, name: str) -> History:
+        """Return what the check `name` remembers of its past. Raises `ValueError` for no check."""
+        return self._recorders[self.check(name).name].snapshot(self.clock())
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether `name` is a check or a group."""
+        return name in self._runners or name in self._groups
+
+    def validate(self) -> None:
+        """Raise `ValueError` for a group of the user's own that names nothing."""
+        for group in self._groups.values():
+            unknown = sorted(group.checks - self._runners.keys())
+            if unknown:
+                raise ValueError(f"group {group.name!r} names {unknown[0]!r}, which is no check")
+            if group.name not in BUILTIN_GROUPS and not self._members(group.name):
+                raise ValueError(
+                    f"group {group.name!r} has no checks, so it could never pass: "
+                    f"name some (checks=), or put some in it (groups=[{group.name!r}])"
+                )
+
+    # Verdicts
+
+    async def run(
+        self, group: str = "ready", *, fresh: bool = False, only: Collection[str] | None = None
+    ) -> Report:
+        """Return the report of `group` (or of the check of that name).
+
+        Results that are young enough are served from memory, unless `fresh`. Checks that have to
+        run do so at once, each under its timeout; the report leaves at the deadline. With `only`,
+        no other check of the group is run or counts. Raises `ValueError` when nothing has that
+        name, and for an `only` that is empty or names what is not in the group.
+        """
+        loop = current_loop()
+        return await self._run(group, lambda: loop or PORTAL.loop(), fresh=fresh, only=only)
+
+    async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
+        """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
+        self._start(aside=True)
+        return await self._run(group, self._background.loop, fresh=fresh, only=only)
+
+    async def _run(
+        self,
+        group: str,
+        loop: Callable[[], Loop],
+        *,
+        fresh: bool,
+        only: Collection[str] | None,
+    ) -> Report:
+        held = self._served(group, fresh=fresh, only=only)
+        if held is not None:
+            return held
+        begun = self._begin(group, loop, fresh=fresh, only=only)
+        if begun.runs:
+            await wait_for(list(begun.runs.values()), time.monotonic() + self.deadline)
+        return self._conclude(group, begun, only)
+
+    def run_sync(
+        self, group: str = "ready", *, fresh: bool = False, only: Collection[str] | None = None
+    ) -> Report:
+        """Do what `run()` does, from a thread without an event loop."""
+        notice()
+        held = self._served(group, fresh=fresh, only=only)
+        if held is not None:
+            return held
+        begun = self._begin(group, self._background.loop, fresh=fresh, only=only)
+        if begun.runs:
+            wait_for_sync(list(begun.runs.values()), time.monotonic() + self.deadline)
+        return self._conclude(group, begun, only)
+
+    def _served(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report | None:
+        """Return what answers without a look at any check. A latched group is never asked anew."""
+        if only is not None or (fresh and group not in self._latched):
+            return None
+        return self.peek(group)
+
+    def peek(self, group: str) -> Report | None:
+        """Return the report of `group` if it can be served from memory."""
+        held = self._held.get(group)
+        return held.report if held is not None and self.clock() < held.until else None
+
+    def last(self, group: str = "ready") -> Report:
+        """Return the report of `group` from what is known, however old: nothing is run.
+
+        A background result that is too old is UNKNOWN, for the reason `stale`. Raises `ValueError`
+        when nothing has that name.
+        """
+        held = self.peek(group)
+        if held is not None:
+            return held
+        with self._lock:
+            runners = self._members(group)
+            return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
+
+    def _members(self, group: str) -> list[Runner]:
+        defined = self._groups.get(group)
+        if defined is not None:
+            return [r for r in list(self._runners.values()) if defined.has(r.check)]
+        if group in self._runners:
+            return [self._runners[group]]
+        known = ", ".join([*self._groups, *self._runners])
+        raise ValueError(f"there is no group or check {group!r}, only {known}")
+
+    def _chosen(self, group: str, only: Collection[str] | None) -> list[Runner]:
+        members = self._members(group)
+        if only is None:
+            return members
+        chosen = [runner for runner in members if runner.check.name in only]
+        if not chosen or len(chosen) < len(set(only)):
+            known = ", ".join(runner.check.name for runner in members)
+            raise ValueError(f"only={sorted(only)!r} must name checks of {group!r}: {known}")
+        return chosen
+
+    def _begin(
+        self,
+        group: str,
+        loop: Callable[[], Loop],
+        *,
+        fresh: bool,
+        only: Collection[str] | None,
+    ) -> _Begun:
+        begun = _Begun({}, {})
+        for runner in self._chosen(group, only):
+            name = runner.check.name
+            seen = runner.check.latest
+            known = None if fresh else runner.known()
+            if self._draining and group == "ready":
+                known = runner.last_known()
+            started = known[0] if known is not None else runner.begin(loop, seen=seen, fresh=fresh)
+            if isinstance(started, Run):
+                begun.runs[name] = started
+            else:
+                begun.results[name] = started
+        return begun
+
+    def _conclude(self, group: str, begun: _Begun, only: Collection[str] | None) -> Report:
+        now = time.monotonic()
+        # Under the lock from reading to keeping: `_changed()` comes before or after, never between.
+        with self._lock:
+            results: dict[str, Result] = {}
+            until = math.inf
+            for runner in self._chosen(group, only):
+                result, good_until = self._outcome(runner, begun, now)
+                results[runner.check.name] = result
+                until = min(until, good_until)
+            report = self._report(group, results)
+            if only is not None:
+                return report  # it is not what others ask for
+            held = _Held(report, until)
+            if group in self._latched:  # passed since we began to look
+                held = self._latched[group]
+            elif group == "startup" and report.ok:
+                held = self._latched[group] = _Held(report, math.inf)
+            self._held[group] = held
+        return held.report
+
+    def _outcome(self, runner: Runner, begun: _Begun, now: float) -> tuple[Result, float]:
+        """Return the result of one check, and until when it may be held."""
+        check = runner.check
+        run = begun.runs.get(check.name)
+        if run is None:
+            known = runner.known()
+            if known is not None:
+                return known
+            return begun.results.get(check.name, check.latest), -math.inf
+        if run.result is None:  # the group's deadline came before the check's own timeout
+            late = replace(
+                check.latest,
+                status=Status.FAILED,
+                raw=Status.FAILED,
+                reason=Reason.TIMEOUT,
+                detail=f"not back within the group's deadline of {self.deadline:g} s",
+                duration=now - run.began,
+                measurements=NOTHING_MEASURED,
+            )
+            return late, -math.inf
+        known = runner.known() if run.result is check.latest else None
+        return run.result, known[1] if known is not None else -math.inf
+
+    def _report(self, group: str, results: dict[str, Result]) -> Report:
+        defined = self._groups.get(group)
+        reason: Reason | None = None
+        if defined is None:
+            status = results[group].status
+            codes = DEFAULT_CODES
+        else:
+            status = worst((r.counted for r in results.values()), empty=Status.UNKNOWN)
+            codes = defined.codes
+            if group == "ready" and self._draining:
+                status, reason = Status.FAILED, Reason.DRAINING
+            elif not results and group == "live" and not defined.checks:
+                status = Status.OKAY
+            elif not results or not defined.checks <= self._runners.keys():
+                status, reason = Status.UNKNOWN, Reason.NO_CHECKS
+        return Report(
+            group=group,
+            status=status,
+            code=codes[status],
+            results=MappingProxyType(results),
+            reason=reason,
+            release=self.release,
+        )
+
+    # Change
+
+    def drain(self) -> None:
+        """Begin to stop: `ready` fails from now on, `live` does not, and the app goes on serving.
+
+        There is no way back: who has been told to send no more traffic must not be told otherwise.
+        """
+        with self._lock:
+            if self._draining:
+                return
+            old = self.last()
+            self._draining = True
+            self._changed()
+        logger.info("draining: ready fails from now on")
+        self._tell(None, old=old.status, new=Status.FAILED, reason=Reason.DRAINING, critical=True)
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain()` was called."""
+        return self._draining
+
+    def _changed(self) -> None:
+        """Forget every report that may have changed."""
+        with self._lock:
+            self._held = dict(self._latched)
+
+    def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
+        self._recorders[check.name].result(old, new, self.clock())
+        self._changed()
+        if new.status is old.status and old.reason is not Reason.NEVER_RUN:
+            return
+        if new.ok:
+            level = logging.INFO if new.status is Status.OKAY else logging.WARNING
+        else:
+            level = logging.ERROR if check.critical else logging.WARNING
+        logger.log(
+            level,
+            "check %s: %s -> %s%s%s%s",
+            check.name,
+            old.status,
+            new.status,
+            f" ({new.reason})" if new.reason.value != new.status.value else "",
+            f": {new.detail}" if new.detail else "",
+            f"\n{failure}" if failure else "",
+        )
+
+        self._tell(
+            check.name,
+            old=old.status,
+            new=new.status,
+            reason=new.reason,
+            critical=check.critical,
+            detail=new.detail,
+        )
+
+    def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
+        self._recorders[name].circuit(event.new)
+        self._changed()
+        if event.new is BreakerState.CLOSED:
+            level = logging.INFO
+        elif event.new is BreakerState.HALF_OPEN or event.old is BreakerState.HALF_OPEN:
+            level = logging.DEBUG  # a trial; an outage may have thousands of them
+        else:
+            level = logging.WARNING
+        logger.log(level, "check %s: circuit %s -> %s", name, event.old, event.new)
+        if event.new is BreakerState.OPEN:
+            self._background.recover(self._runners[name])
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(event)` with a `StatusChange` for each change of a check's verdict.
+
+        The first result of a check is a change too (from UNKNOWN), and so is `drain()`. The
+        listener, sync or async, is called on a thread of its own, an async one on an asyncio loop
+        of that thread: it can't delay a check or another listener, what it raises is logged, and
+        while it hangs at most 100 events wait for it. Returns what ends the subscription.
+        """
+        return self._listeners.add(listener)
+
+    @property
+    def events_dropped(self) -> int:
+        """How many events have not been told because a listener was too slow."""
+        return self._listeners.dropped
+
+    def _tell(
+        self,
+        check: str | None,
+        *,
+        old: Status,
+        new: Status,
+        reason: Reason,
+        critical: bool,
+        detail: str = "",
+    ) -> None:
+        if not self._listeners:
+            return
+        event = StatusChange(
+            check=check,
+            old=old,
+            new=new,
+            reason=reason,
+            critical=critical,
+            detail=detail,
+            when=datetime.now(UTC),
+            report=self.last(),
+            instance=instance_id(),
+        )
+        self._listeners.put(event)
+
+    # Life
+
+    def start(self) -> None:
+        """Start what runs in the background, on this thread's event loop if it has one.
+
+        Safe to call again; background checks that were added since are then started too. The
+        middlewares call it.
+        """
+        self._start()
+
+    def _start(self, *, aside: bool = False) -> None:
+        notice()
+        runners = list(self._runners.values())
+        self._background.start(runners, aside=aside)
+        for runner in runners:
+            if runner.check.refusing:  # since before a `fork`, or before the last `aclose()`
+                self._background.recover(runner)
+
+    def serve(
+        self,
+        *,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        unix_socket: str | os.PathLike[str] | None = None,
+        path: str = "/health_check",
+        show: str = "names",
+        authorize: Authorizer | Iterable[Authorizer] | None = None,
+        stalled_after: float | None = None,
+    ) -> SideServer:
+        """Serve the endpoint alone, in a thread of its own, and return the server.
+
+        For processes that have no web app, and as a management port of those that have one. The
+        server answers at `http://host:port` below `path`, and there without `path` too (`/live`);
+        or on `unix_socket`. Port 0 lets the system choose: see `SideServer.port`. `show` and
+        `authorize` are as in `healthmw.asgi.HealthMiddleware`. It stops with `aclose()`.
+
+        With `stalled_after` (seconds) the check `main_loop`, in `ready` and in `live`, fails when
+        the app's event loop has not moved for so long. That is the loop on which this was called,
+        or else the one on which the app is started. Whoever has no event loop calls
+        `SideServer.beat()` in its main loop, more often than that.
+
+        Raises `OSError` where the address can't be had, and `ValueError` or `TypeError` for options
+        that make no sense.
+        """
+        from healthmw.side import SideServer
+
+        self.start()
+        server = SideServer(
+            self,
+            port=port,
+            host=host,
+            unix_socket=unix_socket,
+            path=path,
+            show=show,
+            authorize=authorize,
+            stalled_after=stalled_after,
+        )
+        self._side_servers.append(server)
+        return server
+
+    async def aclose(self) -> None:
+        """Stop what runs in the background and give back what the probes opened."""
+        side_servers, self._side_servers = self._side_servers, []
+        for server in side_servers:
+            server.close()
+        await self._background.stop(list(self._runners.values()))
+        await self._listeners.aclose()
+
+    async def __aenter__(self) -> Self:
+        self.validate()
+        self.start()
+        self._entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered -= 1
+        if not self._entered:
+            await self.aclose()
+
+
+_healths: weakref.WeakSet[Health] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    _native.after_fork()
+    THREADS.after_fork()
+    PORTAL.after_fork()
+    for health in list(_healths):
+        health._after_fork()  # noqa: SLF001 - this module's own
+
+
+in_child(_after_fork_in_child)

@@ -1,0 +1,274 @@
+"""The endpoint without I/O: a request in, a response out. The transports and views share it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from healthmw._answers import answer
+from healthmw._facts import view
+from healthmw._gate import Gate, Standing
+from healthmw._negotiate import Format, Wishes, wishes_of
+from healthmw._request import as_text
+from healthmw._response import Response, plain
+from healthmw._uwsgi import require_threads
+from healthmw._view import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from healthmw._health import Health
+    from healthmw._model import Report
+    from healthmw._request import Request
+    from healthmw.access import Authorizer, Caller
+
+_METHODS = ("GET", "HEAD")
+_GUESSES = {Standing.WRONG, Standing.THROTTLED}
+_THROTTLED_FOR = "6"
+
+# What shows ages and counts is made anew after so many seconds, whether or not a check has run.
+_LASTS = 1.0
+
+_REMEMBERED = 256
+_REMEMBERED_LENGTH = 512
+
+# RFC 3986's path, but for '%': what stands as it is in an URL, and the same in ASGI and WSGI.
+_PLAIN_PATH = re.compile(r"(?:/[\w.~!$&'()*+,;=:@-]+)+", re.ASCII)
+
+
+_Words = tuple[str, str, bytes | str, bytes | str]
+"""Method, path, query and `Accept`, as they came."""
+
+
+class _Plan(NamedTuple):
+    """What is to be run and shown."""
+
+    name: str
+    wishes: Wishes
+    level: Level
+    only: frozenset[str] | None
+
+
+class _Prepared(NamedTuple):
+    """An answer that may be sent while the same report is served, and until a time."""
+
+    report: Report
+    response: Response
+    until: float
+
+
+class _Place:
+    """Where one answer is kept. It is replaced in one piece: other threads may be looking."""
+
+    __slots__ = ("prepared",)
+
+    def __init__(self) -> None:
+        self.prepared: _Prepared | None = None
+
+
+class Endpoint:
+    """Answers requests at one path and below it; with `sync`, by `answer_sync` alone."""
+
+    def __init__(
+        self,
+        health: Health,
+        path: str,
+        *,
+        show: str = "names",
+        authorize: Authorizer | Iterable[Authorizer] | None = None,
+        sync: bool = False,
+    ) -> None:
+        self.health = health
+        self.path = _checked(path)
+        self.gate = Gate(show=show, authorize=authorize, clock=health.clock)
+        self._below = self.path + "/"
+        if sync:
+            require_threads()
+        if sync and self.gate.is_async:
+            raise TypeError("authorize must not be async: there is no event loop to wait on")
+        # There is one place for each answer; and it is found by what was asked, word by word, for
+        # many words ask for the same.
+        self._places: dict[tuple[str, str, Format, Level], _Place] = {}
+        self._asked: dict[Level, dict[_Words, _Place]] = {level: {} for level in Level}
+        self._asked_by_all = self._asked[self.gate.level] if self.gate.open else {}
+
+    def rest_of(self, path: str, root_path: str = "") -> str | None:
+        """Return what follows the endpoint's own path in `path`, or None for a path not its own."""
+        path = _below(path, root_path)
+        if path == self.path:
+            return ""
+        return path[len(self.path) :] if path.startswith(self._below) else None
+
+    def mounted_rest_of(self, path: str, root_path: str = "") -> str:
+        """Return the same for an endpoint that has the whole of `path` to itself."""
+        rest = self.rest_of(path, root_path)
+        return _below(path, root_path) if rest is None else rest
+
+    def prepared(
+        self,
+        method: str,
+        rest: str,
+        query: bytes | str,
+        accept: bytes | str,
+        if_none_match: bytes | str,
+    ) -> Response | None:
+        """Return an answer that is ready to be sent, if there is one and nobody has to be asked.
+
+        `rest` is the path behind the endpoint's own.
+        """
+        place = self._asked_by_all.get((method, rest, query, accept))
+        if place is None:
+            return None
+        response = self._current(place)
+        if if_none_match and response is not None:
+            return response.conditional(as_text(if_none_match))
+        return response
+
+    async def answer(self, request: Request, caller: Caller, *, aside: bool = False) -> Response:
+        """Return the answer to `caller`, on an event loop.
+
+        That is the app's, unless `aside`: then probes run where the app's own clients live.
+        """
+        gate = self.gate
+        standing = await gate.standing_async(caller) if gate.is_async else gate.standing(caller)
+        plan = self._plan(request, standing)
+        if isinstance(plan, Response):
+            return plan
+        health, wishes = self.health, plan.wishes
+        if aside:
+            report = await health._run_aside(plan.name, fresh=wishes.fresh, only=plan.only)  # noqa: SLF001 - the same house
+        else:
+            health.start()
+            report = await health.run(plan.name, fresh=wishes.fresh, only=plan.only)
+        return self._response(request, plan, report)
+
+    def answer_sync(self, request: Request, caller: Caller) -> Response:
+        """Return the answer to `caller`, in a thread that has no event loop."""
+        plan = self._plan(request, self.gate.standing(caller))
+        if isinstance(plan, Response):
+            return plan
+        self.health.start()
+        report = self.health.run_sync(plan.name, fresh=plan.wishes.fresh, only=plan.only)
+        return self._response(request, plan, report)
+
+    def _current(self, place: _Place) -> Response | None:
+        """Return what is kept in `place`, if that may still be sent."""
+        if place.prepared is None:
+            return None
+        report, response, until = place.prepared
+        if self.health.peek(report.group) is not report:
+            return None
+        if until < math.inf and self.health.clock() >= until:
+            return None
+        return response
+
+    def _plan(self, request: Request, standing: Standing) -> _Plan | Response:
+        """Return what is to be run, or an answer that needs nothing to be run."""
+        if standing not in _GUESSES:
+            place = self._asked[self._level(standing)].get(request[:4])
+            response = None if place is None else self._current(place)
+            if response is not None:
+                return response.conditional(as_text(request.if_none_match))
+        plan = self._judged(request, standing)
+        if isinstance(plan, Response):
+            return plan.without_body() if request.method == "HEAD" else plan
+        if plan.wishes.plain:
+            place = self._place(request, plan)
+            response = self._current(place)
+            if response is not None:  # it was made for the same question in other words
+                return response.conditional(as_text(request.if_none_match))
+        return plan
+
+    def _judged(self, request: Request, standing: Standing) -> _Plan | Response:
+        if request.method not in _METHODS:
+            return plain(405, "Method not allowed\n", ("Allow", ", ".join(_METHODS)))
+        name = request.rest[1:].removesuffix("/") or "ready"
+        wishes = wishes_of(as_text(request.query), as_text(request.accept))
+        is_group = name in self.health.groups
+        level = self._level(standing)
+        if standing in _GUESSES:
+            # A balancer whose token is out of date must not take the app for dead.
+            bare = name == "live" or (wishes.format is Format.TEXT and not request.query)
+            if not (is_group and bare):
+                return self._refused(standing)
+            level = Level.SUMMARY
+        if not is_group and (level is Level.SUMMARY or name not in self.health):
+            return plain(404, "No check or group has this name\n")
+        if wishes.plain:
+            return _Plan(name, wishes, level, None)
+        return self._granted(name, wishes, standing)
+
+    def _granted(self, name: str, wishes: Wishes, standing: Standing) -> _Plan | Response:
+        """Return what is to be run for wishes that not all may have."""
+        if wishes.wrong:
+            return plain(400, f"{wishes.wrong}\n")
+        if standing is not Standing.AUTHORISED:
+            return self._refused(standing)
+        members = self.health.members(name)
+        only = frozenset(wishes.only or members) - wishes.exclude
+        if not only or not (wishes.only | wishes.exclude).issubset(members):
+            return plain(404, "only= and exclude= must name checks of this group, and leave some\n")
+        return _Plan(name, wishes, Level.FULL, only)
+
+    def _response(self, request: Request, plan: _Plan, report: Report) -> Response:
+        form = plan.wishes.format
+        status, headers, body = answer(view(self.health, report, plan.level), form)
+        response = Response(status, headers, body)
+        if request.method == "HEAD":
+            response = response.without_body()
+        if plan.wishes.plain:
+            until = math.inf if form is Format.TEXT else self.health.clock() + _LASTS
+            self._place(request, plan).prepared = _Prepared(report, response, until)
+        return response.conditional(as_text(request.if_none_match))
+
+    def _place(self, request: Request, plan: _Plan) -> _Place:
+        """Return the place of an answer, to be found by whoever asks in the same words."""
+        method, rest, query, accept, _ = request
+        asked = self._asked[plan.level]
+        place = self._places.setdefault(
+            (method, plan.name, plan.wishes.format, plan.level), _Place()
+        )
+        if len(rest) + len(query) + len(accept) <= _REMEMBERED_LENGTH:
+            if len(asked) >= _REMEMBERED:
+                asked.clear()  # somebody makes them up; it costs a moment to read them again
+            asked[method, rest, query, accept] = place
+        return place
+
+    def _level(self, standing: Standing) -> Level:
+        return Level.FULL if standing is Standing.AUTHORISED else self.gate.level
+
+    def _refused(self, standing: Standing) -> Response:
+        if standing is Standing.THROTTLED:
+            return plain(429, "Too many requests\n", ("Retry-After", _THROTTLED_FOR))
+        if self.gate.challenge:
+            return plain(401, "Unauthorized\n", ("WWW-Authenticate", self.gate.challenge))
+        return plain(403, "Forbidden\n")
+
+
+def _below(path: str, root_path: str) -> str:
+    """Return `path` relative to where the app is mounted."""
+    if not root_path:
+        return path
+    # Servers of before ASGI's clarification leave `root_path` out of `path`. A slash at its end may
+    # be the beginning of what follows, or one too many.
+    for root in (root_path, root_path.rstrip("/")):
+        if path == root or path.startswith(f"{root}/"):
+            return path[len(root) :]
+    return path
+
+
+def _checked(path: object) -> str:
+    """Return `path` without a trailing slash. Raises `ValueError` for what is no absolute path."""
+    if not isinstance(path, str):
+        raise TypeError(f"path must be a str, not {type(path).__name__}")
+    if not path.startswith("/"):
+        raise ValueError(f"path={path!r} must begin with '/': write path={'/' + path!r}")
+    stripped = path.rstrip("/")
+    if not stripped:
+        raise ValueError(f"path={path!r} would take the whole app's place; name one of its own")
+    if not _PLAIN_PATH.fullmatch(stripped):
+        raise ValueError(
+            f"path={path!r} must be a plain path: ASCII, without '?', '#', '%', '//' or spaces"
+        )
+    return stripped

@@ -1,0 +1,31 @@
+"""Keeps healthmw's own HTTP requests out of the client's log, which has whole URLs in it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOGGERS = ("httpx", "httpx2")
+
+_ours: ContextVar[bool] = ContextVar("healthmw_own_request", default=False)
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not _ours.get()
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Leave no line of httpx2 (or httpx) for each request made in here, but its warnings."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_not_ours)  # once: it knows what it has
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)

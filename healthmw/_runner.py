@@ -1,0 +1,460 @@
+"""Runs one check: its timeout, its memory of the last result, its thresholds, its breaker."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import math
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from healthmw._flight import Flight
+from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
+from healthmw._native import Lock
+from healthmw._probe import read_outcome
+from healthmw._scrub import scrub, scrub_exception, scrub_traceback, scrub_value
+from healthmw._steps import Steps, stepwise
+from healthmw._threads import THREADS
+from healthmw._untraced import untraced
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from healthmw._breaker import Permit
+    from healthmw._check import Check
+    from healthmw._loop import Loop
+    from healthmw._model import Measurement
+    from healthmw._threads import Job
+
+_GRACE = 0.1
+"""How long, in seconds, a probe that was cancelled may clean up before it is called stuck."""
+
+_BLOCKING = 0.25
+"""A probe that held the event loop for so many seconds in one go is worth a warning."""
+
+_TEXT_KEPT = 200
+_WHOLE = 2**63
+
+logger = logging.getLogger("healthmw")
+
+
+class Run(Flight):
+    """A flight, and what it takes to end it."""
+
+    __slots__ = ("began", "cancel", "job", "loop", "permit", "steps")
+
+    def __init__(self, timeout: float, on_expiry: Callable[[Run], None]) -> None:
+        self.began = time.monotonic()
+        super().__init__(self.began + timeout, on_expiry)
+        self.permit: Permit | None = None
+        self.job: Job | None = None
+        self.loop: Loop | None = None
+        self.cancel: Callable[[], None] | None = None
+        self.steps = Steps()
+
+    @property
+    def lost(self) -> bool:
+        """Whether it can't come back any more, for its loop has ended in the middle of it."""
+        return self.loop is not None and self.loop.ended
+
+    def extend(self, extra: float) -> None:
+        """Make it overdue in `extra` seconds from now."""
+        self.expires = time.monotonic() + extra
+
+
+class Runner:
+    """Runs one check, at most once at a time in this process, whoever asks.
+
+    `on_result(check, old, new, failure)` is called after each result, in the thread that found it;
+    `failure` is the scrubbed traceback, or empty.
+    """
+
+    def __init__(
+        self,
+        check: Check,
+        clock: Callable[[], float],
+        on_result: Callable[[Check, Result, Result, str], None],
+    ) -> None:
+        self.check = check
+        self._clock = clock
+        self._on_result = on_result
+        self._warned = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget every run and result: they are the parent's."""
+        self._lock = Lock()
+        self._run: Run | None = None
+        self._ended = -math.inf
+        self._next = -math.inf  # the earliest beginning of another run, by `per_hour`
+        self._streak = 0
+        self._heard = self._listen()
+        self.check.forget()
+
+    # Reading
+
+    def known(self) -> tuple[Result, float] | None:
+        """Return a result that may be served as it is, and until when; None to have the probe run.
+
+        Whoever reads a background check never runs it: UNKNOWN is an answer, too.
+        """
+        check = self.check
+        if check.interval is not None:
+            return self.last_known()
+        if check.refusing:
+            refused = self.refused()
+            if not refused.retry_after and not self._on_its_way():
+                return None  # a trial is due, and who asks makes it
+            return refused, self._clock() + min(check.max_age, refused.retry_after or 0.0)
+        latest = check.latest
+        well = max(latest.raw, latest.status) <= Status.DEGRADED
+        age = check.max_age
+        if not well and check.failure_max_age is not None:
+            age = check.failure_max_age
+        good_until = self._ended + age
+        if self.under_way is None:
+            good_until = max(good_until, self._next)
+        return (latest, good_until) if self._clock() < good_until else None
+
+    def last_known(self) -> tuple[Result, float]:
+        """Return the last result, UNKNOWN where it is stale, and until when that holds."""
+        check = self.check
+        if check.refusing:
+            return self.refused(), self._clock() + check.max_age
+        now, good_until = self._clock(), self._ended + check.stale_after
+        if check.latest.reason is Reason.NEVER_RUN:
+            return check.latest, now + check.max_age
+        if now < good_until:
+            return check.latest, good_until
+        stale = replace(check.latest, status=Status.UNKNOWN, reason=Reason.STALE)
+        return stale, now + check.max_age
+
+    @property
+    def rest(self) -> float:
+        """For how many seconds yet `per_hour` allows no run."""
+        return max(self._next - self._clock(), 0.0)
+
+    def _on_its_way(self) -> bool:
+        """Tell whether a run is under way and not overdue: for a trial nobody is to wait."""
+        run = self._run
+        return run is not None and not run.lost and time.monotonic() < run.expires
+
+    def refused(self) -> Result:
+        """Return what an open breaker answers in place of the probe."""
+        check = self.check
+        wait = check.retry_after
+        return replace(
+            check.latest,
+            status=Status.FAILED,
+            reason=Reason.CIRCUIT_OPEN,
+            measurements=NOTHING_MEASURED,
+            retry_after=None if wait is None else max(wait, self.rest),
+        )
+
+    # Running
+
+    def begin(
+        self, loop: Callable[[], Loop], *, seen: Result | None = None, fresh: bool = False
+    ) -> Result | Run:
+        """Return the run under way, begun if there was none; or a result where none is needed.
+
+        `seen` is the result that the caller found too old: one that has come in since will do.
+        `fresh` asks for a run even where the app's own calls have shown that all is well.
+        """
+        if self.check.passive and not fresh and self._witnessed():
+            return self._record(Status.OKAY, Reason.OKAY, detail="seen in the app's own calls")
+        ours = Run(self.check.timeout, self.expire)
+        found = self._join(ours, seen)
+        if found is ours:
+            self._start(ours, loop)
+        return found
+
+    def _join(self, new: Run, seen: Result | None) -> Result | Run:
+        """Return the run under way, or a result that makes one needless; else `new`, now ours."""
+        with self._lock:
+            run = self._run
+            if run is None or run.lost:
+                if seen is not None and seen is not self.check.latest:
+                    return self.check.latest
+                if self.rest:
+                    return self.refused() if self.check.refusing else self.check.latest
+                self._run = new
+                return new
+            if run.result is None:
+                return run
+        if time.monotonic() < run.expires + _GRACE:
+            return self.check.latest
+        lasted = time.monotonic() - run.began
+        detail = f"a run begun {lasted:.0f} s ago has not come back; none is begun beside it"
+        return self._record(Status.FAILED, Reason.STUCK, detail=detail)
+
+    def _start(self, run: Run, loop: Callable[[], Loop]) -> None:
+        breaker = self.check.breaker
+        if breaker is not None:
+            run.permit = breaker.try_acquire(trial=True)
+            if run.permit is None:
+                run.claim()
+                self._landed(run)
+                run.settle(self.refused())
+                return
+        self._next = self._clock() + self.check.spacing
+        try:
+            self._launch(run, loop)
+        except RuntimeError as exc:  # no thread to be had, or the loop has ended
+            self._failed(run, exc)
+
+    def _witnessed(self) -> bool:
+        """Tell whether, since the last look, guarded calls have gone well and none has failed."""
+        before, self._heard = self._heard, self._listen()
+        more_well = self._heard[0] > before[0]
+        none_failed = self._heard[1] == before[1]
+        return more_well and none_failed and self._run is None and not self.check.refusing
+
+    def _listen(self) -> tuple[int, int]:
+        """Return the successes and failures that the breaker has heard of so far."""
+        if self.check.breaker is None:
+            return 0, 0
+        heard = self.check.breaker.snapshot()
+        return heard.total_successes, heard.total_failures
+
+    def _launch(self, run: Run, loop: Callable[[], Loop]) -> None:
+        if self.check.is_async:
+            self._spawn(run, loop(), self.check.probe)
+        else:
+            run.job = THREADS.start(functools.partial(self._attempt_in_thread, run, loop))
+
+    def _spawn(self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]]) -> None:
+        run.loop = loop
+        run.cancel = loop.spawn(functools.partial(self._attempt, run, loop, call))
+
+    def _attempt_in_thread(self, run: Run, loop: Callable[[], Loop]) -> None:
+        try:
+            with untraced():
+                value = self.check.probe()
+            if inspect.isawaitable(value):  # as `lambda: client.ping()` gives, of an async client
+                self._spawn(run, loop(), lambda: value)
+                return
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this check's failure
+            self._expire_if_due(run)
+            self._failed(run, exc)
+        else:
+            self._expire_if_due(run)
+            self._returned(run, value)
+
+    def _expire_if_due(self, run: Run) -> None:
+        """See to it that a run is overdue even where nobody has waited long enough to see it."""
+        if time.monotonic() >= run.expires:
+            self.expire(run)
+
+    async def _attempt(self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]]) -> None:
+        expire = functools.partial(self.expire, run)
+        remaining = max(run.expires - time.monotonic(), 0.0)
+        value = None  # where the time limit has ended the call, nobody asks for more
+        try:
+            with untraced(), loop.time_limit(remaining, expire, run.extend):
+                value = await stepwise(call(), run.steps)
+        except GeneratorExit:  # the loop has ended and dropped its tasks
+            self._cancelled(run)
+        except BaseException as exc:
+            if loop.is_cancelled(exc):  # the loop is about to end, or the `Health` closes
+                self._cancelled(run)
+                raise
+            self._failed(run, exc)
+            if isinstance(exc, KeyboardInterrupt) and loop.hears_ctrl_c:
+                raise
+        else:
+            self._returned(run, value)
+        finally:
+            self._landed(run)
+            self._warn_if_blocking(run)
+
+    def expire(self, run: Run) -> None:
+        """Call `run` overdue. It may still come back; until then no other is begun."""
+        if run.claim():
+            if run.permit is not None:
+                run.permit.failure()
+            blocked = run.steps.longest
+            detail = f"not back within {self.check.timeout:g} s"
+            if blocked > self.check.timeout:
+                detail += f"; it blocked the event loop for {blocked:.1f} s"
+            self._settle(run, Status.FAILED, Reason.TIMEOUT, detail=detail, landed=False)
+        if run.job is not None and THREADS.abandon(run.job):
+            self._landed(run)
+
+    def cancel(self) -> None:
+        """Cancel the run under way, if it is one that can be cancelled."""
+        run = self._run
+        if run is not None and run.cancel is not None:
+            run.cancel()
+
+    @property
+    def under_way(self) -> Run | None:
+        """The run under way, or the one that is stuck."""
+        return self._run
+
+    # Outcomes
+
+    def _returned(self, run: Run, value: object) -> None:
+        if run.steps.longest > self.check.timeout:
+            self.expire(run)
+        try:
+            degraded, measured = read_outcome(value)
+            measurements = _kept(measured)
+        except Exception as exc:  # noqa: BLE001 - a mapping of the user's own may raise anything
+            self._failed(run, exc)
+            return
+        if not run.claim():
+            self._landed(run)
+            return
+        if run.permit is not None:
+            run.permit.success(value)
+            self._heard = self._listen()  # this one was our own
+        if degraded is None:
+            self._settle(run, Status.OKAY, Reason.OKAY, measurements=measurements)
+        else:
+            detail = scrub(degraded)
+            self._settle(
+                run, Status.DEGRADED, Reason.DEGRADED, detail=detail, measurements=measurements
+            )
+
+    def _failed(self, run: Run, error: BaseException) -> None:
+        if not run.claim():
+            self._landed(run)
+            return
+        if run.permit is not None:
+            if isinstance(error, Exception):
+                run.permit.record(error)
+            else:  # a breaker takes these for the end of its caller; of a probe they are a failure
+                run.permit.failure()
+        detail, failure = scrub_exception(error), ""
+        if isinstance(error, ProbeFailedError):
+            # It says what is wrong: its name and its place add nothing.
+            detail = detail.removeprefix(f"{type(error).__name__}: ")
+        else:
+            failure = scrub_traceback(error.with_traceback(_theirs(error.__traceback__)))
+        late = isinstance(error, ProbeTimeoutError)
+        reason = Reason.TIMEOUT if late else Reason.FAILED
+        self._settle(run, Status.FAILED, reason, detail=detail, failure=failure)
+
+    def _cancelled(self, run: Run) -> None:
+        self._landed(run)
+        if run.claim():
+            if run.permit is not None:
+                run.permit.cancelled()
+            latest = self.check.latest
+            reason = Reason.NEVER_RUN if latest.reason is Reason.NEVER_RUN else Reason.STALE
+            run.settle(replace(latest, status=Status.UNKNOWN, reason=reason))
+
+    def _landed(self, run: Run) -> None:
+        with self._lock:
+            if self._run is run:
+                self._run = None
+
+    def _settle(
+        self,
+        run: Run,
+        raw: Status,
+        reason: Reason,
+        *,
+        detail: str = "",
+        measurements: Mapping[str, Measurement] = NOTHING_MEASURED,
+        failure: str = "",
+        landed: bool = True,
+    ) -> None:
+        try:
+            self._record(
+                raw,
+                reason,
+                detail=detail,
+                duration=time.monotonic() - run.began,
+                measurements=measurements,
+                failure=failure,
+                landed=run if landed else None,
+            )
+        finally:  # a broken log must not keep them waiting
+            run.settle(self.check.latest)
+
+    def _record(
+        self,
+        raw: Status,
+        reason: Reason,
+        *,
+        detail: str = "",
+        duration: float = 0.0,
+        measurements: Mapping[str, Measurement] = NOTHING_MEASURED,
+        failure: str = "",
+        landed: Run | None = None,
+    ) -> Result:
+        check = self.check
+        ended = self._clock()
+        with self._lock:
+            old = check.latest
+            status, reason = self._damp(old, raw, reason)
+            new = check.latest = Result(
+                name=check.name,
+                status=status,
+                reason=reason,
+                raw=raw,
+                critical=check.critical,
+                detail=detail,
+                duration=duration,
+                when=datetime.now(UTC),
+                measurements=measurements,
+            )
+            self._ended = ended
+            # In one step with the result: who finds no run under way finds what it brought.
+            if landed is not None and self._run is landed:
+                self._run = None
+        self._on_result(check, old, new, failure)
+        return new
+
+    def _damp(self, old: Result, raw: Status, reason: Reason) -> tuple[Status, Reason]:
+        """Hold the old verdict until enough results in a row contradict it."""
+        good, was_good = raw <= Status.DEGRADED, old.status <= Status.DEGRADED
+        if old.reason is Reason.NEVER_RUN or good == was_good:
+            self._streak = 0
+            return raw, reason
+        self._streak += 1
+        threshold = self.check.success_threshold if good else self.check.failure_threshold
+        if self._streak >= threshold:
+            self._streak = 0
+            return raw, reason
+        return old.status, Reason.RECOVERING if good else reason
+
+    def _warn_if_blocking(self, run: Run) -> None:
+        if run.steps.longest > _BLOCKING and not self._warned:
+            self._warned = True
+            logger.warning(
+                "check %s blocked the event loop for %.2f s: make its probe a plain function, "
+                "so that it runs in a thread, or have it await",
+                self.check.name,
+                run.steps.longest,
+            )
+
+
+def _kept(measured: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
+    """Return `measured` as listeners, logs and the app's own code get to see it."""
+    return {name: _kept_value(name, value) for name, value in measured.items()}
+
+
+def _kept_value(name: str, value: Measurement) -> Measurement:
+    if isinstance(value, str):
+        return scrub_value(name, value)[:_TEXT_KEPT]
+    if isinstance(value, int):  # of more digits than Python writes there is not even a repr
+        return value if -_WHOLE <= value < _WHOLE else "out of range"
+    return value
+
+
+def _theirs(traceback: TracebackType | None) -> TracebackType | None:
+    """Return `traceback` from where the probe begins: how it was called is of no interest."""
+    ours = f"{__package__}._"
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(
+        ours
+    ):
+        traceback = traceback.tb_next
+    return traceback

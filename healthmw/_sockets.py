@@ -1,0 +1,70 @@
+"""Connecting by drivers that don't bound it as a whole: over a socket that can be shut down."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Watch = Callable[[int], None]
+
+
+def connect_pymysql(
+    connect: Callable[..., Any], options: Mapping[str, Any], seconds: float, watch: Watch
+) -> Any:
+    """Return what PyMySQL's `connect` makes of `options`, over a socket given to `watch`.
+
+    PyMySQL's own limits count anew with each byte that arrives.
+    """
+    connection = connect(**{**options, "defer_connect": True})
+    unix, source = connection.unix_socket, connection.bind_address
+    sock = _open(connection.host, connection.port, seconds, unix, source and (source, 0))
+    if unix:
+        connection._secure = True  # noqa: SLF001 - as it does where it opens one itself
+    _over(sock, watch, connection.connect)
+    return connection
+
+
+def connect_pg8000(
+    connect: Callable[..., Any], options: Mapping[str, Any], seconds: float, watch: Watch
+) -> Any:
+    """Return what pg8000's `connect` makes of `options`, over a socket given to `watch`.
+
+    pg8000's own limit counts anew with each byte, and a login that it cuts short leaves a socket.
+    """
+    host, port = options.get("host") or "localhost", int(options.get("port") or 5432)
+    unix, source = options.get("unix_sock"), options.get("source_address")
+    sock = _open(host, port, seconds, unix, source)
+    others = {name: value for name, value in options.items() if name != "unix_sock"}
+    return _over(sock, watch, lambda sock: connect(**others, sock=sock))
+
+
+def _over(sock: socket.socket, watch: Watch, connect: Callable[[socket.socket], Any]) -> Any:
+    try:
+        watch(sock.fileno())
+        return connect(sock)
+    except BaseException:
+        # Not by `close`, which waits for the files that the driver has made of it.
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise
+
+
+def _open(host: str, port: int, seconds: float, unix: str | None, source: Any) -> socket.socket:
+    if not unix:
+        sock = socket.create_connection((host, port), seconds, source)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(unix)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

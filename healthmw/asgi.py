@@ -1,0 +1,157 @@
+"""ASGI: the middleware, and the endpoint as an app of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from healthmw._drain import DRAINER
+from healthmw._http import Endpoint
+from healthmw._lifespan import Life
+from healthmw._request import Request, caller_of_scope, words_of_scope
+from healthmw._response import unavailable
+from healthmw.exceptions import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from healthmw._health import Health
+    from healthmw.access import Authorizer
+
+__all__ = (
+    "ASGIApp",
+    "HealthApp",
+    "HealthMiddleware",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+)
+
+# Loose enough for Starlette's and asgiref's types both.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class HealthMiddleware:
+    """Answer at `path` whether the app is ready, and let everything else through untouched.
+
+    `app` is any ASGI app. `health` is started when the app's lifespan has started and closed when
+    it ends; where there is no lifespan, the first request at `path` starts it.
+
+    `show` is what anyone may see: `"summary"` (the verdict alone), `"names"` (names and reason
+    codes, too) or `"full"`. `authorize` lifts a caller to `"full"`: a `healthmw.access.Token`, a
+    `healthmw.access.Networks`, a function of your own (async, if you like), or a list of these.
+
+    `startup_timeout` (seconds) holds back the end of the app's start-up until the group `startup`
+    passes: servers that bind their port only then, bind it only when the app is ready. Where it
+    does not pass in time the start-up fails, and with it the process.
+
+    `drain_delay` (seconds) is for how long the app goes on serving after a SIGTERM, while `ready`
+    fails for the reason `draining` and `live` does not; then the server shuts down as ever. A
+    second SIGTERM cuts it short. It needs a server that handles SIGTERM in the main thread.
+
+    A `DependencyUnavailable` that escapes the app becomes a 503 with `Retry-After`, unless the
+    response has begun. Raises `ValueError` for a `path` that is no path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        health: Health,
+        *,
+        path: str = "/health_check",
+        show: str = "names",
+        authorize: Authorizer | Iterable[Authorizer] | None = None,
+        startup_timeout: float | None = None,
+        drain_delay: float | None = None,
+    ) -> None:
+        self.app = app
+        self.health = health
+        self._endpoint = Endpoint(health, path, show=show, authorize=authorize)
+        self._life = Life(health, startup_timeout=startup_timeout, drain_delay=drain_delay)
+        self._path = self._endpoint.path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._life(self.app, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+            return
+        # One look at the path keeps all other traffic out: `root_path`, groups and checks are told
+        # apart only behind it.
+        if self._path in scope["path"]:
+            rest = self._endpoint.rest_of(scope["path"], scope.get("root_path", ""))
+            if rest is not None:
+                await _answer(self._endpoint, self._life, scope, send, rest)
+                return
+        begun = False
+
+        def noting(message: Message) -> Awaitable[None]:
+            nonlocal begun
+            begun = True
+            return send(message)  # not awaited here: a coroutine less for each message
+
+        try:
+            await self.app(scope, receive, noting)
+        except DependencyUnavailable as exc:
+            if begun:
+                raise
+            for message in unavailable(exc, scope["method"]).messages():
+                await send(message)
+
+
+class HealthApp:
+    """The endpoint as an ASGI app: to be mounted in another app's routes, or served alone.
+
+    It answers relative to where it is mounted, and at `path` as well. The options are those of
+    `HealthMiddleware`.
+    """
+
+    def __init__(
+        self,
+        health: Health,
+        *,
+        path: str = "/health_check",
+        show: str = "names",
+        authorize: Authorizer | Iterable[Authorizer] | None = None,
+        startup_timeout: float | None = None,
+        drain_delay: float | None = None,
+    ) -> None:
+        self.health = health
+        self._endpoint = Endpoint(health, path, show=show, authorize=authorize)
+        self._life = Life(health, startup_timeout=startup_timeout, drain_delay=drain_delay)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._life(_started, scope, receive, send)
+        elif scope["type"] == "http":
+            rest = self._endpoint.mounted_rest_of(scope["path"], scope.get("root_path", ""))
+            await _answer(self._endpoint, self._life, scope, send, rest)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+
+async def _answer(endpoint: Endpoint, life: Life, scope: Scope, send: Send, rest: str) -> None:
+    if life.drains:
+        DRAINER.arm()  # where the server has no lifespan
+    words = words_of_scope(scope, rest)
+    response = endpoint.prepared(*words)
+    if response is None:
+        response = await endpoint.answer(Request(*words), caller_of_scope(scope))
+    for message in response.messages():
+        await send(message)
+
+
+async def _started(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Be an app that has nothing to start or stop."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

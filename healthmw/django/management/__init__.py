@@ -1,0 +1,5 @@
+"""Django looks here for the commands of the app."""
+
+from __future__ import annotations
+
+__all__ = ()

@@ -1,0 +1,319 @@
+"""Probes of what a Django project leans on, by its own settings."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.core.cache import caches
+from django.db import connections, router
+from django.db.migrations.loader import MigrationLoader
+
+from healthmw._driver import PerProcess, check_timeout, time_limit
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from django.core.cache import BaseCache
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
+
+_NAMED = 5  # migrations that a message names; of more, it gives the number
+
+
+class DatabaseProbe:
+    """Run `SELECT 1` on the database `alias` of DATABASES.
+
+    A pass proves a round trip on a connection of the probe's own, opened as the settings say. It is
+    kept for the next run and replaced when it does not answer, so that a restart of the server is
+    no failure. Django's connections, which belong to the threads of requests, are not touched.
+
+    `timeout` (seconds) bounds a run: a server that hangs is hung up on, also by a connection that
+    is kept. To connect takes as long as the driver lets it, which is told the limit in whole
+    seconds (PostgreSQL, MySQL; not where Django's pool makes the connections).
+
+    SQLite's file is opened anew for each run and its table of contents read, so that a file that is
+    missing or is no database is noticed; none is created.
+    """
+
+    def __init__(self, alias: str = "default", *, timeout: float = 2.0) -> None:
+        self._own = _OwnConnection(alias, timeout=timeout)
+
+    def __call__(self) -> None:
+        """Ask once."""
+        with self._own.held() as connection:
+            self._own.select_one(connection)
+
+    def close(self) -> None:
+        """Close the connection; the next run opens another."""
+        self._own.close()
+
+
+class MigrationsProbe:
+    """Compare the migrations of the code with those recorded in the database `alias`.
+
+    A pass proves that each migration of the code is recorded as applied there, not what the tables
+    look like. Only apps count that the DATABASE_ROUTERS let migrate there.
+
+    - The database is *behind*: some of the code's migrations are missing. The run fails and names
+      them. The next run after `migrate` passes.
+    - The database is *ahead*: it has migrations that the code doesn't know, for a newer release has
+      migrated while this one still runs, or was rolled back to. The run passes: `ahead` counts them
+      and `ahead_migrations` names some. Records of migrations that were squashed and deleted count
+      as well, until `migrate --prune`; those of apps that aren't installed don't.
+
+    Where a squashed migration has replaced others, either serves. The code's migrations are read on
+    the first run and kept; the database is read on each run, on a connection of the probe's own
+    that is closed after it. No table is created. `timeout` is as for `DatabaseProbe`.
+    """
+
+    def __init__(self, alias: str = "default", *, timeout: float = 2.0) -> None:
+        self._alias = alias
+        self._own = _OwnConnection(alias, timeout=timeout, keep=False)
+        self._loader: _Loader | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The last migration of each app, once it has run: part of the release's fingerprint."""
+        loader = self._loader
+        return () if loader is None else tuple(".".join(key) for key in loader.graph.leaf_nodes())
+
+    def __call__(self) -> Mapping[str, int | str]:
+        """Compare once; return how many migrations the database is ahead."""
+        with self._own.held() as connection:
+            self._own.select_one(connection)
+            loader = self._loader or _Loader(connection, load=False)
+            loader.connection = connection
+            with _used_by_the_orm(connection):
+                loader.build_graph()
+        self._loader = loader
+        here = {app for app in loader.migrated_apps if _is_migrated_in(self._alias, app)}
+        known = {key for key in loader.graph.nodes if key[0] in here}
+        missing = known - set(loader.applied_migrations)
+        if missing:
+            option = "" if self._alias == "default" else f" --database={self._alias}"
+            raise ProbeFailedError(
+                f"the database is behind the code by {len(missing)}"
+                f" migration{'s' * (len(missing) > 1)}: {_names(missing)};"
+                f" run manage.py migrate{option}"
+            )
+        replaced = {key for one in loader.replacements.values() for key in one.replaces}
+        unknown = set(loader.applied_migrations) - set(loader.disk_migrations) - replaced
+        ahead = {key for key in unknown if key[0] in here}
+        found: dict[str, int | str] = {"ahead": len(ahead)}
+        if ahead:
+            found["ahead_migrations"] = _names(ahead)
+        return found
+
+    def close(self) -> None:
+        """Close the connection; the next run opens another."""
+        self._own.close()
+
+
+class CacheProbe:
+    """Write to the cache `alias` of CACHES, read it back, and compare.
+
+    A pass proves that what is written is there a moment later: what a cache that has lost its
+    server, and swallows that, does not.
+
+    It is asked over a backend of the probe's own, made as the settings say and kept for the next
+    run, so that connections don't add up. How long it may take is up to the backend's options: set
+    its timeouts there (`socket_timeout` for Redis, `timeout` for pymemcache), or a server that
+    hangs keeps a thread.
+    """
+
+    def __init__(self, alias: str = "default") -> None:
+        if alias not in caches.settings:
+            known = ", ".join(sorted(caches.settings))
+            raise ValueError(f"alias={alias!r} is not in CACHES, which has {known}")
+        self._own = PerProcess(lambda: _OwnCache(alias))
+
+    def __call__(self) -> None:
+        """Write, read, compare, delete."""
+        own = self._own.get()
+        with own.lock, _no_new_connections():
+            kept, own.kept = own.kept, False
+            try:
+                own.compare()
+            except Exception:
+                # A kept connection may have died with its server: a new one tells.
+                own.backend.close()
+                if not kept:
+                    raise
+                own.compare()
+            own.kept = True
+
+    def close(self) -> None:
+        """Close the backend's connections; the next run opens others."""
+        own = self._own.pop()
+        if own is not None:
+            own.backend.close()
+
+
+class _OwnCache:
+    """A backend beside those that Django keeps for threads. The lock lends it to one run."""
+
+    def __init__(self, alias: str) -> None:
+        self.lock = threading.Lock()
+        self.kept = False
+        self.backend: BaseCache = caches.create_connection(alias)
+
+    def compare(self) -> None:
+        key, value = f"healthmw:{secrets.token_hex(8)}", secrets.token_hex(8)
+        self.backend.set(key, value, timeout=60)
+        found = self.backend.get(key)
+        self.backend.delete(key)
+        if found != value:
+            raise ProbeFailedError("what was written could not be read back")
+
+
+@contextmanager
+def _no_new_connections() -> Iterator[None]:
+    """Close the database connections that a cache in the database opens for this thread."""
+    before = [one for one in connections.all(initialized_only=True) if one.connection is not None]
+    try:
+        yield
+    finally:
+        for one in connections.all(initialized_only=True):
+            if one not in before:
+                one.close()
+
+
+class _Loader(MigrationLoader):
+    """Reads the files once: they are the code of this process, whatever lies there later."""
+
+    def load_disk(self) -> None:
+        if self.disk_migrations is None:
+            super().load_disk()
+
+
+@contextmanager
+def _used_by_the_orm(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Have this thread's queries go over `connection`: the table of migrations is read by alias."""
+    threads_own = connections[connection.alias]
+    connections[connection.alias] = connection
+    try:
+        yield
+    finally:
+        connections[connection.alias] = threads_own
+
+
+def _is_migrated_in(alias: str, app: str) -> bool:
+    """Tell whether the routers let any of the app's models be migrated there, as Django asks it."""
+    models = [*apps.get_app_config(app).get_models()]
+    if not models:
+        return router.allow_migrate(alias, app)
+    return any(router.allow_migrate_model(alias, model) for model in models)
+
+
+def _names(migrations: Iterable[tuple[str, str]]) -> str:
+    names = [".".join(key) for key in sorted(migrations)]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+class _OwnConnection:
+    """A connection beside those that Django keeps for threads. One run uses it at a time."""
+
+    def __init__(self, alias: str, *, timeout: float, keep: bool = True) -> None:
+        if alias not in connections.settings:
+            known = ", ".join(sorted(connections.settings))
+            raise ValueError(f"alias={alias!r} is not in DATABASES, which has {known}")
+        self._alias = alias
+        self._timeout = check_timeout(timeout)
+        self._until = 0.0
+        self._keep = keep
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._connection: BaseDatabaseWrapper | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[BaseDatabaseWrapper]:
+        """Give the connection for one run; drop it where the run fails."""
+        if self._pid != os.getpid():  # in a child: what was inherited is the parent's
+            self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), None
+        with self._lock:
+            connection = self._connection
+            self._connection = None
+            if connection is None:
+                connection = connections.create_connection(self._alias)
+                connection.inc_thread_sharing()  # runs are in different threads, one at a time
+                connection.settings_dict = _in_time(connection, self._timeout)
+            self._until = time.monotonic() + self._timeout
+            try:
+                with time_limit(self._timeout, partial(_hang_up, connection)):
+                    connection.close_if_unusable_or_obsolete()
+                    yield connection
+            except TimeoutError as exc:
+                connection.close()
+                raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
+            except BaseException:
+                connection.close()
+                raise
+            # A file that is kept open is not seen to be replaced.
+            if connection.vendor == "sqlite" or not self._keep:
+                connection.close()
+            else:
+                self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def select_one(self, connection: BaseDatabaseWrapper) -> None:
+        """Ask, and once more where the connection may have died since the last run."""
+        query = "SELECT 1"
+        if connection.vendor == "sqlite":
+            file = str(connection.settings_dict["NAME"])
+            if not (file.startswith("file:") or file == ":memory:" or Path(file).is_file()):
+                raise ProbeFailedError("the database file does not exist")
+            query = "SELECT count(*) FROM sqlite_master"
+        for last in (False, True):
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(query)
+                    cursor.fetchone()
+            except Exception:
+                # A kept connection may have died with its server: a new one tells.
+                if last or connection.connection is None or time.monotonic() >= self._until:
+                    raise
+                connection.close()
+            else:
+                return
+
+
+def _in_time(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, Any]:
+    """Return the settings with a limit for connecting. The app's connections keep theirs."""
+    settings, limit = connection.settings_dict, math.ceil(timeout)
+    options = settings.get("OPTIONS") or {}
+    given = float(options.get("connect_timeout") or 0)
+    if (
+        connection.vendor not in {"postgresql", "mysql"}
+        or options.get("pool")
+        or 0 < given <= limit
+    ):
+        return settings
+    return {**settings, "OPTIONS": {**options, "connect_timeout": limit}}
+
+
+def _hang_up(connection: BaseDatabaseWrapper) -> None:
+    """Shut down the socket of a connection that a thread waits at, where the driver shows it."""
+    driver = connection.connection
+    with suppress(Exception):  # it may be in any state, even about to be closed
+        descriptor = os.dup(getattr(driver, "_sock", driver).fileno())  # `_sock` is PyMySQL's
+        with socket.socket(fileno=descriptor) as sock:
+            sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,122 @@
+"""FastAPI: the middleware, a router that shows in OpenAPI, a dependency, an exception handler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from healthmw._response import UNAVAILABLE, retry_after
+from healthmw.asgi import HealthApp, HealthMiddleware
+from healthmw.exceptions import DependencyUnavailable, MissingExtraError
+
+try:
+    from fastapi import APIRouter, HTTPException, Response
+except ImportError as _exc:
+    raise MissingExtraError("healthmw.fastapi", extra="fastapi") from _exc
+
+from healthmw.starlette import dependency_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from healthmw._check import Check
+    from healthmw._health import Health
+
+__all__ = (
+    "HealthApp",
+    "HealthMiddleware",
+    "dependency_unavailable",
+    "health_router",
+    "require",
+)
+
+_TEXT = {"schema": {"type": "string"}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Well", "content": {"text/plain": {**_TEXT, "example": "OKAY"}}},
+    503: {
+        "description": "Not well: the checks at fault, and why",
+        "content": {"text/plain": {**_TEXT, "example": "FAILED: database (timeout)"}},
+    },
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No check or group has this name"}
+}
+
+
+class _UnavailableHTTPException(DependencyUnavailable, HTTPException):
+    """A `DependencyUnavailable` that FastAPI can answer by itself, for apps without a handler."""
+
+    def __init__(self, name: str, after: float | None) -> None:
+        DependencyUnavailable.__init__(self, name, after)
+        self.status_code = 503
+        self.detail = UNAVAILABLE
+        self.headers = retry_after(self)
+
+
+def require(check: Check) -> Callable[[], None]:
+    """Return a dependency that answers 503 with `Retry-After` while `check` is not available.
+
+        @app.post("/orders", dependencies=[Depends(require(payments))])
+
+    The handler does not run then. What is raised is a `DependencyUnavailable`, which a handler of
+    the app's own may answer; where there is none, FastAPI answers it as the `HTTPException` it is.
+    """
+
+    def required() -> None:
+        if not check.available:
+            raise _UnavailableHTTPException(check.name, check.retry_after)
+
+    return required
+
+
+class _Delegated(Response):
+    """What the health app answers, in place of a response of FastAPI's."""
+
+    def __init__(self, app: HealthApp, path: str) -> None:
+        super().__init__()
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "path": self._path, "root_path": ""}, receive, send)
+
+
+def health_router(health: Health, *, path: str = "/health_check", **options: Any) -> APIRouter:
+    """Return a router that answers at `path` and below it, and shows in the app's OpenAPI.
+
+    `options` are those of `HealthMiddleware`. Unlike the middleware, a router comes after the app's
+    own middleware (host check, redirects, sessions), and the lifespan is the app's own: start and
+    stop background checks there, with `async with health`.
+    """
+    app = HealthApp(health, path=path, **options)
+    path = path.rstrip("/")
+    router = APIRouter(tags=["health"])
+
+    async def ready() -> Response:
+        """Say whether the app is ready: `OKAY`, or what is at fault."""
+        return _Delegated(app, path)
+
+    async def below(name: str) -> Response:
+        """Say whether one group of checks, or one check, is well."""
+        return _Delegated(app, f"{path}/{name}")
+
+    for method in ("GET", "HEAD"):
+        shown = method == "GET"
+        router.add_api_route(
+            path,
+            ready,
+            methods=[method],
+            responses=_RESPONSES,
+            response_class=Response,
+            include_in_schema=shown,
+        )
+        router.add_api_route(
+            f"{path}/{{name}}",
+            below,
+            methods=[method],
+            responses=_RESPONSES | _UNKNOWN,
+            response_class=Response,
+            include_in_schema=shown,
+        )
+    return router

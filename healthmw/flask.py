@@ -1,0 +1,131 @@
+"""Flask: an extension that mounts the endpoint, finds the database and adds a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from healthmw._health import Health
+from healthmw._response import unavailable
+from healthmw.exceptions import DependencyUnavailable, MissingExtraError
+from healthmw.render import text
+from healthmw.wsgi import HealthMiddleware
+
+try:
+    import click
+    from flask import Response, request
+except ImportError as _exc:
+    raise MissingExtraError("healthmw.flask", extra="flask") from _exc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from flask import Flask
+
+    P = TypeVar("P", bound=Callable[[], Any])
+
+__all__ = ("HealthMW",)
+
+_MIDDLEWARE_OPTIONS = ("path", "show", "authorize", "drain_delay")
+
+
+class HealthMW:
+    """The extension: `HealthMW(app)`, or `init_app(app)` in an application factory.
+
+    Each app gets a `Health` of its own, `app.extensions["healthmw"]`, unless `health` is given.
+    `options` are those of `Health` and of `HealthMiddleware`; those in `app.config["HEALTHMW"]`, a
+    dict, come before them.
+
+    What `add` and `probe` register is part of every app that is initialised afterwards. Where
+    Flask-SQLAlchemy was initialised before, its engine becomes the check `database`, and those of
+    its binds `database.<bind>`, unless checks have these names already.
+
+    A `DependencyUnavailable` is answered by 503 with `Retry-After`, unless the app has an error
+    handler of its own for it. Adds the command `flask health-check`.
+    """
+
+    def __init__(
+        self, app: Flask | None = None, *, health: Health | None = None, **options: Any
+    ) -> None:
+        self._health = health
+        self._options = options
+        self._registered: list[tuple[str, Callable[[], Any], dict[str, Any]]] = []
+        if app is not None:
+            self.init_app(app)
+
+    def add(self, name: str, probe: Callable[[], Any], **policy: Any) -> None:
+        """Register `probe` for every app to come. The policy is that of `Health.add`."""
+        self._registered.append((name, probe, policy))
+
+    def probe(self, name: str, **policy: Any) -> Callable[[P], P]:
+        """Register the decorated function as `add` does, and return it unchanged."""
+
+        def register(probe: P) -> P:
+            self.add(name, probe, **policy)
+            return probe
+
+        return register
+
+    def init_app(self, app: Flask) -> Health:
+        """Make `app` answer, and return its `Health`.
+
+        Raises `ValueError` for an app that has one already, and for options that make no sense.
+        """
+        if "healthmw" in app.extensions:
+            raise ValueError("this app has its Health already: app.extensions['healthmw']")
+        options: dict[str, Any] = {**self._options, **app.config.get("HEALTHMW", {})}
+        mounting = {name: options.pop(name) for name in _MIDDLEWARE_OPTIONS if name in options}
+        if self._health is not None and options:
+            raise ValueError(f"health= is given, so {min(options)}= must be given to it")
+        health = self._health or Health(**options)
+        for name, probe, policy in self._registered:
+            health.add(name, probe, **policy)
+        for name, probe in _databases(app).items():
+            if name not in health:
+                health.add(name, probe)
+        app.extensions["healthmw"] = health
+        # Flask's own way to wrap an app: what is put here runs before any of Flask's handling.
+        app.wsgi_app = HealthMiddleware(app.wsgi_app, health, **mounting)  # type: ignore[method-assign]
+        if DependencyUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(DependencyUnavailable, _answer_unavailable)
+        app.cli.add_command(_command(health))
+        return health
+
+
+def _answer_unavailable(error: DependencyUnavailable) -> Response:
+    answer = unavailable(error, request.method)
+    return Response(answer.body, answer.status, dict(answer.headers))
+
+
+def _databases(app: Flask) -> Mapping[str, Callable[[], Any]]:
+    """Return a probe for each engine of Flask-SQLAlchemy's, by the check's name."""
+    extension = app.extensions.get("sqlalchemy")
+    if extension is None:
+        return {}
+    from healthmw.probes import SQLAlchemyProbe
+
+    with app.app_context():
+        engines = dict(extension.engines)
+    return {
+        "database" if bind is None else f"database.{bind}": SQLAlchemyProbe(engine)
+        for bind, engine in engines.items()
+    }
+
+
+def _command(health: Health) -> click.Command:
+    @click.command("health-check")
+    @click.option("--group", default="ready", show_default=True, help="Group or check to run.")
+    @click.option("--verbose", is_flag=True, help="One line for each check.")
+    @click.pass_context
+    def health_check(context: click.Context, group: str, *, verbose: bool) -> None:
+        """Run the checks once: exit with 0 when all is well, 1 when not, 2 for a wrong name."""
+        try:
+            report = health.run_sync(group, fresh=True)
+        except ValueError as exc:
+            click.echo(str(exc), err=True)
+            context.exit(2)
+        shown = text.render_verbose(report, details=True) if verbose else text.render(report)
+        click.echo(shown.rstrip("\n"))
+        context.exit(0 if report.ok else 1)
+
+    return health_check

@@ -1,0 +1,87 @@
+"""gunicorn: hooks for its configuration file."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from healthmw._check import seconds
+from healthmw._drain import DRAINER
+from healthmw._health import Health
+from healthmw._startup import NotStartedError, wait_until_started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ("bind_gate", "post_worker_init")
+
+
+def bind_gate(target: str, *, timeout: float = 30.0) -> Callable[[Any], None]:
+    """Return a hook `on_starting`: gunicorn opens its port only when the app is ready.
+
+        # gunicorn.conf.py
+        from healthmw.gunicorn import bind_gate
+
+        on_starting = bind_gate("app:health", timeout=30)
+
+    `target` names a `Health`: its module and attribute. Its group `startup` is run in a process of
+    its own, so that nothing of the app is loaded before the workers are forked. Where it does not
+    pass within `timeout` seconds, gunicorn ends with exit status 1.
+
+    Raises `ValueError` for a target that is none.
+    """
+    seconds("timeout", timeout)
+    module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"target={target!r} must name module and attribute: 'app:health'")
+
+    def on_starting(server: Any) -> None:
+        # gunicorn has put the app's folders on its own path.
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", __name__, target, f"{timeout!r}"]
+        run = subprocess.run(  # noqa: S603 - the command is ours, its target the operator's
+            command, env=environ, stdin=subprocess.DEVNULL, check=False
+        )
+        if run.returncode:
+            server.log.critical("healthmw: %s is not ready, so no port is opened", target)
+            sys.exit(1)
+
+    return on_starting
+
+
+def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn passes it
+    """Make `drain_delay` work in this worker from the start: a hook, for `--preload`.
+
+    Without `--preload` it does so by itself. With it, the app is made before the worker is, and the
+    middleware finds out at the first request at its path; in a `gthread` worker not even then.
+    """
+    DRAINER.arm(again=True)
+
+
+def _main(target: str, timeout: str) -> int:
+    """Wait until `target` is ready; return the exit status."""
+    module, _, attribute = target.partition(":")
+    health = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    if not isinstance(health, Health):
+        raise TypeError(f"{target} must be a Health, not {type(health).__name__}")
+
+    async def wait() -> None:
+        async with health:
+            await wait_until_started(health, float(timeout))
+
+    try:
+        anyio.run(wait)
+    except NotStartedError as exc:
+        sys.stderr.write(f"healthmw: {exc}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,356 @@
+"""A probe of Celery's workers, and of the queue in front of them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakSet
+
+from healthmw._driver import PerProcess, check_timeout, time_limit
+from healthmw._probe import Degraded
+from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import celery
+
+    from healthmw._model import Measurement
+    from healthmw._probe import Outcome
+
+_ANSWERING = 0.9  # share of the time in which workers may answer; the rest is for an orderly end
+
+
+class CeleryProbe:
+    """Ask the workers of a Celery app for an answer to a ping, through the broker.
+
+    A pass proves that so many workers have just answered: the broker passes messages on, and the
+    workers' main processes are awake. It does not prove that their pools have room: for that give
+    `queue` and `max_depth`.
+
+    `app` is the Celery app. The probe has one connection to the broker of its own, made as the app
+    makes its own, but without Celery's retries, which may go on for ever.
+
+    - `min_workers`: so many workers must answer, or the run fails. It ends as soon as they have.
+    - `workers`: names of workers (`"celery@host"`), all of which must answer, in place of that.
+    - `queue`, `max_depth`: with more messages than that waiting in that queue, the run is
+      `Degraded`. On RabbitMQ a queue that is not there fails; on Redis it is an empty one. Celery's
+      messages do not say when they were sent, so there is no bound on their age.
+    - `timeout`: seconds for all of it: connecting, login, the answers. The check's own timeout
+      counts where it is shorter.
+
+    Every worker hears each ping; with many workers ask seldom (`interval=` or `max_age=` of the
+    check). A worker of the `solo` pool answers between tasks only. It runs in a thread, on asyncio
+    and trio. Measures `latency_seconds`, `workers` (how many have answered) and `messages`. Raises
+    `ProbeFailedError`.
+    """
+
+    is_async = False
+
+    def __init__(
+        self,
+        app: celery.Celery,
+        *,
+        min_workers: int = 1,
+        workers: Iterable[str] | None = None,
+        queue: str | None = None,
+        max_depth: int | None = None,
+        timeout: float = 2.0,
+    ) -> None:
+        try:
+            import celery
+        except ImportError as exc:
+            raise MissingExtraError("CeleryProbe", extra="celery") from exc
+        if not isinstance(app, celery.Celery):
+            raise TypeError(f"app must be a celery.Celery, not {type(app).__name__}")
+        if isinstance(workers, str):
+            raise TypeError(f"workers must be a collection of names: write ({workers!r},)")
+        names = None if workers is None else tuple(workers)
+        if names == ():
+            raise ValueError("workers must name at least one worker")
+        if min_workers < 1:
+            raise ValueError(f"min_workers must be at least 1, not {min_workers!r}")
+        if max_depth is not None and max_depth < 0:
+            raise ValueError(f"max_depth must not be negative, not {max_depth!r}")
+        if (queue is None) != (max_depth is None):
+            raise ValueError("queue and max_depth belong together")
+        self._app = app
+        self._names = names
+        self._expected = min_workers if names is None else len(set(names))
+        self._queue = queue
+        self._max_depth = max_depth
+        self._timeout = check_timeout(timeout)
+        self._own = PerProcess(lambda: _Own(app, self._timeout))
+
+    def __repr__(self) -> str:
+        return f"<CeleryProbe {self._app.main or 'app'} workers={self._names or self._expected}>"
+
+    def __call__(self) -> Outcome:
+        """Ask once."""
+        started = time.perf_counter()
+        answered: set[str] = set()
+        depth: list[int] = []
+        sent = False
+
+        def question(link: _Link) -> None:
+            nonlocal sent
+            if self._queue is not None:
+                depth[:] = [link.depth(self._queue)]
+            try:
+                link.ping(self._names, self._expected, answered)
+            finally:
+                sent = link.sent
+
+        try:
+            self._own.get().ask(question)
+        except TimeoutError as exc:
+            if not sent:
+                raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
+        except _UnansweredError:
+            pass
+        except ProbeFailedError:
+            raise
+        except Exception as exc:  # of any of kombu's transports
+            raise ProbeFailedError(f"{type(exc).__name__}: {exc}") from exc
+        latency = time.perf_counter() - started
+        return self._judge(answered, depth, latency)
+
+    def _judge(self, answered: set[str], depth: list[int], latency: float) -> Outcome:
+        if len(answered) < self._expected:
+            raise ProbeFailedError(
+                f"{len(answered)} worker(s) answered within {self._timeout:g} s,"
+                f" expected {self._missing(answered)}"
+            )
+        found: dict[str, Measurement] = {
+            "latency_seconds": latency,
+            "workers": len(answered),
+        }
+        if self._max_depth is not None:
+            found["messages"] = depth[0]
+            if depth[0] > self._max_depth:
+                detail = f"{depth[0]} messages in {self._queue!r}, more than {self._max_depth}"
+                return Degraded(detail, found)
+        return found
+
+    async def aclose(self) -> None:
+        """Close the probe's connection; the next run opens another."""
+        own = self._own.pop()
+        if own is not None:
+            own.retire()
+
+    def _missing(self, answered: set[str]) -> str:
+        if self._names is None:
+            return str(self._expected)
+        return f"{', '.join(sorted({*self._names} - answered))} too"
+
+
+class _UnansweredError(Exception):
+    """The ping was sent, and not enough workers have answered in time."""
+
+
+class _Own:
+    """The probe's connection to the broker in this process; the lock guards it."""
+
+    def __init__(self, app: celery.Celery, timeout: float) -> None:
+        self._app = app
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
+        self._retired = False
+
+    def ask(self, question: Callable[[_Link], None]) -> None:
+        """Ask by the kept connection, or by a new one where there is none, or it has died.
+
+        All of it is bounded. Raises `TimeoutError`, and what kombu raises.
+        """
+        until = time.monotonic() + self._timeout
+        if not self._lock.acquire(timeout=self._timeout):
+            raise TimeoutError
+        try:
+            with time_limit(max(0.001, until - time.monotonic()), self._shut_down):
+                if self._link is not None:
+                    lost = self._link.lost
+                    try:
+                        return self._ask(self._link, question, until)
+                    except lost:
+                        if time.monotonic() >= until:
+                            raise
+                self._link = _Link(self._app, self._timeout)
+                return self._ask(self._link, question, until)
+        except Exception as exc:
+            if time.monotonic() >= until:  # whatever it is called by whom it caught
+                raise TimeoutError from exc
+            raise
+        finally:
+            if self._retired:
+                self._drop()
+            self._lock.release()
+
+    def retire(self) -> None:
+        """Close the connection now, or else when the run that uses it ends."""
+        self._retired = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+
+    def _ask(self, link: _Link, question: Callable[[_Link], None], until: float) -> None:
+        link.until = until - (1 - _ANSWERING) * self._timeout
+        try:
+            question(link)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _shut_down(self) -> None:
+        link = self._link
+        if link is not None:
+            link.shut_down()
+
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+
+class _Link:
+    """One connection of kombu's, without its retries, that another thread can cut."""
+
+    def __init__(self, app: celery.Celery, timeout: float) -> None:
+        # What bounds a single read, by the names of each transport; shut_down bounds them all.
+        limits = {
+            "amqp": {"read_timeout": timeout, "write_timeout": timeout},
+            "redis": {"socket_timeout": timeout, "socket_connect_timeout": timeout},
+        }
+        self._connection = app.connection_for_write(connect_timeout=timeout)
+        # What holds a socket, from its first moment on: connecting is when it waits the longest.
+        self._opened: WeakSet[Any] = WeakSet()
+        transport = self._connection.transport
+        if transport.driver_type == "amqp":
+            transport.Connection = self._with_shown_transport(transport.Connection)
+        elif transport.driver_type == "redis":
+            transport.Channel = self._shown(transport.Channel)
+        self._connection.transport_options = {
+            **self._connection.transport_options,
+            **limits.get(transport.driver_type, {}),
+            "max_retries": max(0, len(self._connection.alt) - 1),  # each server once
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
+        }
+        self._virtual = hasattr(transport, "channels")  # kombu plays the broker, as over Redis
+        self._mailbox = app.control.mailbox(self)
+        # A queue of its own for the answers. kombu would name it by the address of an object in
+        # memory, and over Redis not bind one again that it has known: not even after a restart.
+        name = {"oid": str(uuid4())}
+        self._mailbox.__class__ = type("Mailbox", (type(self._mailbox),), name)
+        self._mailbox.producer_pool = self  # else it takes the app's, whose retries never end
+        self._timeout = timeout
+        self.until = 0.0
+        self.sent = False
+        self.lost: tuple[type[Exception], ...] = (
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+        )
+
+    def ping(self, names: tuple[str, ...] | None, number: int, answered: set[str]) -> None:
+        """Ask the workers, and add the names of those that answer to `answered`."""
+
+        def hear(answer: dict[str, object]) -> None:
+            answered.update(answer)
+
+        self.sent = False
+        options = {
+            "timeout": self._timeout,  # until when the workers take the ping for fresh
+            "callback": hear,
+            "channel": self._connection.default_channel,
+        }
+        if names is None:
+            self._mailbox.multi_call("ping", limit=number, **options)
+        else:
+            self._mailbox.call(list(names), "ping", **options)
+        if len(answered) < number:
+            raise _UnansweredError  # the next run shall begin anew: it may be our own queue's fault
+
+    def drain_events(self, timeout: float | None = None) -> object:  # noqa: ARG002 - kombu's
+        """Wait for an answer for kombu's mailbox: all together until a time, not each for one."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self._connection.drain_events(timeout=left)
+
+    @property
+    def default_channel(self) -> Any:
+        """As above: all that the mailbox wants of a connection."""
+        return self._connection.default_channel
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages wait in `queue`."""
+        with self._connection.channel() as channel:
+            try:
+                found: int = channel.queue_declare(queue, passive=True).message_count
+            except self._connection.channel_errors as exc:
+                if self._virtual:
+                    return 0  # a list without elements is none, in Redis
+                raise ProbeFailedError(str(exc)) from exc
+        return found
+
+    @contextmanager
+    def acquire(self) -> Iterator[Any]:
+        """Lend a producer, as its pool would, that tries once, to kombu's mailbox."""
+        from kombu.messaging import Producer
+
+        class Once(Producer):
+            def publish(producer, *args: Any, **options: Any) -> Any:  # noqa: N805 - self is ours
+                super().publish(*args, **options | {"retry": False})  # type: ignore[no-untyped-call] # kombu's
+                self.sent = True
+
+        yield Once(self._connection.default_channel, auto_declare=False)  # type: ignore[no-untyped-call] # kombu's
+
+    def shut_down(self) -> None:
+        """Cut the connection under whoever waits for it in another thread."""
+        with suppress(Exception):  # it may be in any state
+            for one in [*self._opened]:
+                if hasattr(one, "async_pool"):
+                    one.pool.disconnect()
+                    one.async_pool.disconnect()
+                elif one.sock is not None:
+                    one.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close at once, without a goodbye for which a server that hangs would be awaited."""
+        self.shut_down()
+        with suppress(Exception):  # it may be in any state; why the run failed is known already
+            self._connection.collect()
+        for one in [*self._opened]:
+            if not hasattr(one, "async_pool"):
+                with suppress(Exception):  # as above
+                    one.close()
+
+    def _shown(self, base: type[Any]) -> type[Any]:
+        """Return the class with instances that are in `_opened` before they do anything."""
+        opened = self._opened
+
+        class Shown(base):  # type: ignore[misc] # known at run time only
+            def __init__(self, *args: Any, **options: Any) -> None:
+                opened.add(self)
+                super().__init__(*args, **options)
+
+        return Shown
+
+    def _with_shown_transport(self, base: type[Any]) -> type[Any]:
+        """Return the class of AMQP connections with transports that are in `_opened`."""
+        opened = self._opened
+
+        class Connection(base):  # type: ignore[misc] # known at run time only
+            def Transport(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - py-amqp's name
+                transport = super().Transport(*args, **options)
+                opened.add(transport)
+                return transport
+
+        return Connection

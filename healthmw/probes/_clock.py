@@ -1,0 +1,105 @@
+"""A probe of the machine's clock, against a time server."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from healthmw._bounds import above
+from healthmw._driver import check_timeout, look_up
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from healthmw._model import Measurement
+    from healthmw._probe import Degraded
+
+_1900_TO_1970 = 2_208_988_800
+_ERA = 2**32
+_SERVER = 4
+_MAX_STRATUM = 15
+_MAX_PORT = 65535
+
+
+class ClockProbe:
+    """Compare this machine's clock with that of an NTP server.
+
+    Signed tokens, TLS and one-time passwords go wrong on a machine whose clock does. A pass proves
+    that the server answered in time, and that the two differ by no more than `degraded_above`
+    (seconds); by more than `failed_above` it fails. None for no bound.
+
+    `server` is the one that the machine itself should follow: your cloud's (`169.254.169.123` on
+    AWS, `metadata.google.internal` on Google Cloud), or your network's. Mind the rules of public
+    ones: `per_hour=4` on the check is polite. One packet each way, by RFC 5905 (SNTP); UDP to
+    `port` must be let through. `timeout` (seconds) bounds all of it.
+
+    Measures `offset_seconds` (positive where this machine is behind) and `latency_seconds`. Raises
+    `ProbeFailedError`, or `ProbeTimeoutError` when no answer came. Runs on asyncio and trio.
+    """
+
+    is_async = True
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        port: int = 123,
+        degraded_above: float | None = 1.0,
+        failed_above: float | None = 30.0,
+        timeout: float = 2.0,
+    ) -> None:
+        if not server:
+            raise ValueError("server must not be empty")
+        if not 0 < port <= _MAX_PORT:
+            raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {port!r}")
+        self._server = server
+        self._port = port
+        self._bounds = above(degraded_above, failed_above)
+        self._timeout = check_timeout(timeout)
+
+    def __repr__(self) -> str:
+        return f"<ClockProbe {self._server}>"
+
+    async def __call__(self) -> Degraded | Mapping[str, Measurement]:
+        """Ask once."""
+        try:
+            with anyio.fail_after(self._timeout):
+                offset, latency = await self._ask()
+        except TimeoutError:
+            raise ProbeTimeoutError(f"no time within {self._timeout:g} s") from None
+        except (OSError, anyio.BrokenResourceError) as exc:
+            raise ProbeFailedError(f"can't ask {self._server}: {exc}") from exc
+        found = {"offset_seconds": offset, "latency_seconds": latency}
+        side = "behind" if offset > 0 else "ahead of"
+        words = f"the clock is {abs(offset):.2f} s {side} that of {self._server}"
+        return self._bounds.judge(abs(offset), words, found) or found
+
+    async def _ask(self) -> tuple[float, float]:
+        """Return by how much this clock is behind, and how long the answer took, in seconds."""
+        await look_up(self._server)
+        # The time that a client shows is for itself: by a random one it knows a forged answer.
+        token = secrets.token_bytes(8)
+        async with await anyio.create_connected_udp_socket(self._server, self._port) as udp:
+            sent, began = time.time(), time.perf_counter()
+            await udp.send(struct.pack("!B39x8s", 4 << 3 | 3, token))  # version 4, a client
+            while True:
+                answer = await udp.receive()
+                latency = time.perf_counter() - began
+                if len(answer) >= 48 and answer[24:32] == token:
+                    break
+        if answer[0] & 7 != _SERVER or not 0 < answer[1] <= _MAX_STRATUM or answer[0] >> 6 == 3:
+            raise ProbeFailedError(f"{self._server} says that it does not know the time itself")
+        received, answered = (_unix(part, near=sent) for part in (answer[32:40], answer[40:48]))
+        return ((received - sent) + (answered - (sent + latency))) / 2, latency
+
+
+def _unix(stamp: bytes, *, near: float) -> float:
+    """Return an NTP timestamp in Unix time, in the era of 136 years that is `near`."""
+    seconds, fraction = struct.unpack("!II", stamp)
+    found = seconds - _1900_TO_1970 + fraction / _ERA
+    return float(found + round((near - found) / _ERA) * _ERA)

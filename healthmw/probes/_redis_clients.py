@@ -1,0 +1,185 @@
+"""RedisProbe's own clients: made as the app's client makes its own, with one connection each."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import anyio
+
+from healthmw._own_redis import bounded, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """How the app's client connects. A cluster's has `nodes`, one of Sentinel has `sentinel`."""
+
+    is_async: bool
+    connection_class: type
+    settings: dict[str, Any] = field(repr=False)
+    nodes: tuple[Address, ...] = ()
+    remap: Callable[[Address], Address] | None = None
+    sentinel: Any = None
+    service: str = ""
+    is_master: bool = True
+    check_connection: bool = False
+
+    def __str__(self) -> str:
+        found = self.settings
+        if self.nodes:
+            return "cluster " + _listed(self.nodes)
+        if self.sentinel is not None:
+            return f"{self.service} by sentinel {_listed(sentinel_addresses(self.sentinel))}"
+        address = f"{found.get('host')}:{found.get('port', 6379)}/{found.get('db', 0)}"
+        return found.get("path") or address
+
+
+def origin_of(target: object) -> Origin | None:
+    """Return how `target` connects; None if it is no client of redis-py."""
+    import redis.asyncio
+    import redis.asyncio.cluster
+    import redis.cluster
+
+    if isinstance(target, redis.Redis | redis.asyncio.Redis):
+        return of_pool(target.connection_pool, is_async=isinstance(target, redis.asyncio.Redis))
+    if isinstance(target, redis.asyncio.cluster.RedisCluster):
+        seeds = [*target.nodes_manager.startup_nodes.values()]
+        return Origin(
+            is_async=True,
+            connection_class=seeds[0].connection_class,
+            settings=settings_of(seeds[0].connection_kwargs),
+            nodes=tuple((seed.host, int(seed.port)) for seed in seeds),
+            remap=getattr(target.nodes_manager, "address_remap", None),
+        )
+    if isinstance(target, redis.cluster.RedisCluster):
+        manager: Any = target.nodes_manager
+        nodes = [*manager.startup_nodes.values(), *manager.nodes_cache.values()]
+        pool = next(node.redis_connection for node in nodes if node.redis_connection)
+        return Origin(
+            is_async=False,
+            connection_class=pool.connection_pool.connection_class,
+            settings=settings_of(pool.connection_pool.connection_kwargs),
+            nodes=tuple(dict.fromkeys((node.host, int(node.port)) for node in nodes)),
+            remap=getattr(manager, "address_remap", None),
+        )
+    return None
+
+
+def sentinel_addresses(manager: Any) -> list[Address]:
+    """Return where the sentinels of redis-py's `Sentinel` are."""
+    found = (one.connection_pool.connection_kwargs for one in manager.sentinels)
+    return [(one["host"], one["port"]) for one in found]
+
+
+class OwnClients:
+    """The clients of one process (sync) or event loop (async): one for each server asked.
+
+    A lock guards them: `lock` among threads, `async_lock` among the tasks of a loop. `kept` holds
+    those whose connection was well at the end of their last use.
+    """
+
+    def __init__(self, origin: Origin, timeout: float) -> None:
+        self.lock = threading.Lock()
+        self.async_lock = anyio.Lock()
+        self.kept: WeakSet[Any] = WeakSet()
+        self.seeds = [*origin.nodes]
+        """A cluster's nodes, the one that answered last first."""
+        self._origin = origin
+        self._timeout = timeout
+        self._clients: dict[Address | None, Any] = {}
+        self._sentinels: list[Any] = []
+
+    def get(self, address: Address | None = None) -> Any:
+        """Return the client of a cluster's node, or of the one server that there is."""
+        if address not in self._clients:
+            self._clients[address] = self._make(address)
+        return self._clients[address]
+
+    def hosts(self, client: Any) -> Iterator[str | None]:
+        """Tell the names that `client` will look up for connecting."""
+        if self._origin.sentinel is not None:
+            yield from (host for host, _ in sentinel_addresses(self._origin.sentinel))
+        else:
+            yield client.connection_pool.connection_kwargs.get("host")
+
+    def disconnect(self) -> None:
+        """Close the connections; from another thread, it ends what waits for one."""
+        self.release()
+        for client in [*self._clients.values()]:
+            client.connection_pool.disconnect()
+
+    async def adisconnect(self) -> None:
+        """Close the connections of async clients."""
+        await self.arelease()
+        for client in [*self._clients.values()]:
+            await client.connection_pool.disconnect()
+
+    def release(self) -> None:
+        """Close the connections to sentinels, which a run needs only to find its server."""
+        for client in self._sentinels:
+            client.connection_pool.disconnect()
+
+    async def arelease(self) -> None:
+        """Close the connections of async clients to sentinels."""
+        for client in self._sentinels:
+            await client.connection_pool.disconnect()
+
+    def _make(self, address: Address | None) -> Any:
+        import redis
+        import redis.asyncio
+
+        origin = self._origin
+        library: Any = redis.asyncio if origin.is_async else redis
+        # Who is silent must leave time for asking the next one.
+        limit = self._timeout / (2 if origin.nodes else 1)
+        settings = bounded(origin.settings, limit, is_async=origin.is_async)
+        settings["connection_class"] = origin.connection_class
+        if address is not None:
+            settings |= {"host": address[0], "port": address[1]}
+        if origin.sentinel is None:
+            pool = library.ConnectionPool(max_connections=1, **settings)
+        else:
+            pool = library.sentinel.SentinelConnectionPool(
+                origin.service,
+                self._make_sentinel(library.sentinel.Sentinel),
+                is_master=origin.is_master,
+                check_connection=origin.check_connection,
+                max_connections=1,
+                **settings,
+            )
+        return library.Redis(connection_pool=pool)
+
+    def _make_sentinel(self, kind: Any) -> Any:
+        theirs = self._origin.sentinel
+        addresses = sentinel_addresses(theirs)
+        limit = self._timeout / (len(addresses) + 1)
+        bounds = bounded(theirs.sentinel_kwargs, limit, is_async=self._origin.is_async)
+        ours = kind(addresses, theirs.min_other_sentinels, bounds)
+        ours._force_master_ip = getattr(theirs, "_force_master_ip", None)  # noqa: SLF001 - it has no public name
+        self._sentinels = ours.sentinels
+        return ours
+
+
+def of_pool(pool: Any, *, is_async: bool) -> Origin:
+    """Return how a client with this pool connects."""
+    manager = getattr(pool, "sentinel_manager", None)
+    return Origin(
+        is_async=is_async,
+        connection_class=pool.connection_class,
+        settings=settings_of(pool.connection_kwargs),
+        sentinel=manager,
+        service=getattr(pool, "service_name", ""),
+        is_master=getattr(pool, "is_master", True),
+        check_connection=getattr(pool, "check_connection", False),
+    )
+
+
+def _listed(addresses: Any) -> str:
+    return ",".join(f"{host}:{port}" for host, port in addresses)

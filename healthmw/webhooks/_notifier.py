@@ -1,0 +1,148 @@
+"""What is worth a notice, and how it gets there."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from healthmw._model import Status
+from healthmw._quiet import unlogged
+from healthmw._view import printable
+from healthmw.exceptions import HealthError, MissingExtraError
+
+try:
+    import httpx2
+    import stamina
+except ImportError as exc:
+    raise MissingExtraError("healthmw.webhooks", extra="webhooks") from exc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from healthmw._listeners import StatusChange
+
+_ATTEMPTS = 6
+_LONGEST_PAUSE = 60.0  # seconds
+_LINE_SHOWN = 500
+
+
+class WebhookError(HealthError):
+    """A notice could not be delivered. The message has no part of the URL but its host."""
+
+
+class _RefusedError(WebhookError):
+    """The service refused it for now."""
+
+    def __init__(self, message: str, *, retry_after: float | None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Notifier(ABC):
+    """Decides what is worth a notice, and sends it until it has arrived.
+
+    One notice for each problem, and one when it is over. What goes on for another reason, or with
+    `degraded` changes between DEGRADED and FAILED, is the same problem. A first good result, and
+    draining, are no news. Called on a listener's thread, one event at a time.
+    """
+
+    def __init__(
+        self, url: str, *, service: str, degraded: bool = False, timeout: float = 10.0
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("url must be an http:// or https:// URL with a host")
+        if not service:
+            raise ValueError("service must name the app, as people will read it")
+        if timeout <= 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        self._url = url
+        self._host = parts.hostname
+        self._service = service
+        self._worst_well = Status.OKAY if degraded else Status.DEGRADED
+        self._timeout = timeout
+        self._told: set[str] = set()
+        """The checks whose problem was told of and is not over."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._host} for {self._service}>"
+
+    def __call__(self, event: StatusChange, /) -> None:
+        """Send a notice if the event is worth one. Raises `WebhookError` when it doesn't arrive."""
+        if event.check is None:
+            return
+        bad = event.new > self._worst_well
+        if bad == (event.check in self._told):
+            return
+        if bad:
+            self._told.add(event.check)
+        else:
+            self._told.remove(event.check)
+        self._deliver(event, resolved=not bad)
+
+    def _deliver(self, event: StatusChange, *, resolved: bool) -> None:
+        url, headers, body = self.request(event, resolved=resolved)
+        content = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            with unlogged(), httpx2.Client(timeout=self._timeout) as client:
+                for attempt in stamina.retry_context(
+                    on=_pause, attempts=_ATTEMPTS, timeout=5 * _LONGEST_PAUSE, wait_max=30.0
+                ):
+                    with attempt:
+                        self._send(client, url, headers, content)
+        except httpx2.HTTPError as exc:
+            # Without its words: the URL may be in them, and with most services it is a secret.
+            raise WebhookError(f"{self._host} can't be reached: {type(exc).__name__}") from None
+
+    def _send(
+        self, client: httpx2.Client, url: str, headers: Mapping[str, str], content: bytes
+    ) -> None:
+        answer = client.post(url, content=content, headers=self.signed(headers, content))
+        if answer.is_success:
+            return
+        message = f"{self._host} answered {answer.status_code}"
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise _RefusedError(message, retry_after=_seconds(answer.headers.get("Retry-After")))
+        raise WebhookError(message)
+
+    def signed(self, headers: Mapping[str, str], content: bytes) -> Mapping[str, str]:
+        """Return the headers of one attempt."""
+        del content  # for those that sign it
+        return {"Content-Type": "application/json", **headers}
+
+    @abstractmethod
+    def request(
+        self, event: StatusChange, *, resolved: bool
+    ) -> tuple[str, dict[str, str], dict[str, Any]]:
+        """Return URL, headers and JSON body of the notice."""
+
+    def headline(self, event: StatusChange, *, resolved: bool) -> str:
+        what = "is well again" if resolved else f"is {event.new} ({event.reason})"
+        return f"{self._service}: check {event.check} {what}"
+
+    def key(self, event: StatusChange) -> str:
+        """Name the problem alike in all processes, so that a service can tell it is one."""
+        return f"healthmw/{self._service}/{event.check}"
+
+
+def _pause(error: Exception) -> bool | float:
+    """Tell whether, or after how many seconds, to try again."""
+    if isinstance(error, _RefusedError):
+        return True if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
+    return isinstance(error, httpx2.TransportError)
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
+
+
+def facts(event: StatusChange) -> dict[str, str]:
+    """Return what a person wants to know next, for formats that have a place for it."""
+    found = {"ready": str(event.report.status), "process": event.instance}
+    if event.release is not None:
+        found["release"] = event.release
+    if event.detail:
+        found["detail"] = printable(event.detail, _LINE_SHOWN)
+    return found

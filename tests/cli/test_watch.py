@@ -1,0 +1,103 @@
+"""`healthmw watch`: a line for each change, and none for what stays as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from tests.cli.servers import OKAY, answer, answering
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.cli.servers import Bench
+
+BAD = answer(b"FAILED: database (timeout)", "503 Unavailable")
+WORSE = answer(b"FAILED: database (stuck)", "503 Unavailable")
+QUICK = ["watch", "--interval=0.01"]
+
+
+def test_each_change_is_one_line(bench: Bench) -> None:
+    replies = iter([OKAY, OKAY, BAD, BAD, WORSE, OKAY])
+    with answering(lambda request: next(replies)) as place:
+        run = bench.run(*QUICK, "--count=6", f"http://{place}")
+    assert run.code == 0
+    first, down, worse, up = run.out.splitlines()
+    name = re.escape(f"http://{place}/health_check")
+    clock = r"\d\d:\d\d:\d\d  "
+    lasted = r"[\d.]+ s\)"
+    assert re.fullmatch(f"{clock}OKAY      {name}: 200 OKAY", first)
+    assert re.fullmatch(rf"{clock}FAILED    {name}: 503 .*timeout\) \(was OKAY, for {lasted}", down)
+    assert re.fullmatch(rf"{clock}FAILED    {name}: 503 .*stuck\) \(still, for {lasted}", worse)
+    assert re.fullmatch(rf"{clock}OKAY      {name}: 200 OKAY \(was FAILED, for {lasted}", up)
+    assert run.err == ""
+
+
+def test_the_last_look_is_the_exit_status(bench: Bench) -> None:
+    replies = iter([OKAY, BAD])
+    with answering(lambda request: next(replies)) as place:
+        assert bench.run(*QUICK, "--count=2", f"http://{place}").code == 1
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert bench.run(*QUICK, "--count=1", f"http://127.0.0.1:{port}").code == 2
+
+
+def test_json_is_a_line_for_each_change(bench: Bench) -> None:
+    replies = iter([OKAY, BAD])
+    with answering(lambda request: next(replies)) as place:
+        run = bench.run(*QUICK, "--count=2", "--json", f"http://{place}")
+    first, second = map(json.loads, run.out.splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("time"))
+    assert first == {
+        "target": f"http://{place}/health_check",
+        "verdict": "okay",
+        "reason": "200 OKAY",
+        "release": None,
+        "breaker": None,
+        "before": None,
+        "seconds_before": None,
+    }
+    assert (second["verdict"], second["before"]) == ("failed", "okay")
+    assert 0 < second["seconds_before"] < 30
+
+
+def test_the_checks_of_a_health_are_told_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "watched", raising=False)
+    (bench.folder / "watched.py").write_text(
+        "from healthmw import Health\n"
+        "health, runs = Health(), []\n"
+        "health.add('disk', lambda: None)\n"
+        "@health.probe('database')\n"
+        "def database():\n"
+        "    runs.append(1)\n"
+        "    if len(runs) > 2:\n"
+        "        raise OSError(f'away, {len(runs)}')\n"
+    )
+    run = bench.run(*QUICK, "--count=5", "watched:health")
+    monkeypatch.delitem(sys.modules, "watched")
+    assert run.code == 1
+    told = [re.sub(r"^\S+ +| \(was OKAY, .*", "", line) for line in run.out.splitlines()]
+    assert told == [
+        "OKAY      watched:health",
+        "OKAY      watched:health disk: okay",
+        "OKAY      watched:health database: okay",
+        "FAILED    watched:health",
+        "FAILED    watched:health database: OSError: away, 3",
+    ]
+
+
+def test_a_signal_ends_it(bench: Bench) -> None:
+    with answering(OKAY) as place, bench.start("watch", f"http://{place}") as watch:
+        assert watch.stdout is not None
+        assert "200 OKAY" in watch.stdout.readline()
+        watch.send_signal(signal.SIGTERM)
+        _, err = watch.communicate(timeout=60)
+    assert watch.returncode == 143
+    assert err == ""

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from healthmw import DependencyUnavailable, Health
+from healthmw.flask import HealthMW
+from healthmw.testing import ScriptedProbe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GONE = OSError("gone")
+
+
+def test_an_app_with_the_extension_answers() -> None:
+    app = Flask(__name__)
+    extension = HealthMW(max_age=0)
+    extension.add("database", ScriptedProbe(None, GONE))
+    extension.init_app(app)
+    client = app.test_client()
+    assert client.get("/health_check").data == b"OKAY"
+    failed = client.get("/health_check")
+    assert (failed.status_code, failed.data) == (503, b"FAILED: database (failed)")
+    assert client.get("/").status_code == 404
+
+
+def test_each_app_of_a_factory_has_its_own_health() -> None:
+    extension = HealthMW()
+
+    @extension.probe("disk", critical=False)
+    def disk() -> None:
+        return None
+
+    apps = [Flask("one"), Flask("two")]
+    healths = [extension.init_app(app) for app in apps]
+    assert healths[0] is not healths[1]
+    assert [app.extensions["healthmw"] for app in apps] == healths
+    assert [list(health.checks) for health in healths] == [["disk"], ["disk"]]
+    assert not healths[0].checks["disk"].critical
+    assert disk() is None
+
+
+def test_options_come_from_the_config_first() -> None:
+    app = Flask(__name__)
+    app.config["HEALTHMW"] = {"path": "/up", "release": "v7"}
+    extension = HealthMW(path="/health", show="summary")
+    extension.add("database", ScriptedProbe(GONE))
+    extension.init_app(app)
+    answer = app.test_client().get("/up")
+    assert (answer.data, answer.headers["Health-Release"]) == (b"FAILED", "v7")
+
+
+def test_a_health_of_ones_own() -> None:
+    health = Health()
+    health.add("database", ScriptedProbe())
+    app = Flask(__name__)
+    HealthMW(app, health=health)
+    assert app.extensions["healthmw"] is health
+    with pytest.raises(ValueError, match="has its Health already"):
+        HealthMW(app, health=health)
+    with pytest.raises(ValueError, match="max_age= must be given to it"):
+        HealthMW(Flask(__name__), health=health, max_age=2)
+
+
+def test_engines_of_flask_sqlalchemy_are_found(tmp_path: Path) -> None:
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/main.db"
+    app.config["SQLALCHEMY_BINDS"] = {"reports": f"sqlite:///{tmp_path}/reports.db"}
+    db = SQLAlchemy(app)
+    with app.app_context():
+        for engine in db.engines.values():
+            with engine.begin() as connection:
+                connection.exec_driver_sql("CREATE TABLE t (id INTEGER)")
+    health = HealthMW().init_app(app)
+    assert sorted(health.checks) == ["database", "database.reports"]
+    client = app.test_client()
+    assert client.get("/health_check").data == b"OKAY"
+    (tmp_path / "reports.db").unlink()
+    assert client.get("/health_check/database").data == b"OKAY"
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+    assert not health.run_sync("database.reports", fresh=True).ok
+
+
+def test_a_check_of_the_same_name_is_the_apps_own(tmp_path: Path) -> None:
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/main.db"
+    SQLAlchemy(app)
+    extension, probe = HealthMW(), ScriptedProbe()
+    extension.add("database", probe)
+    assert extension.init_app(app).checks["database"].probe is probe
+
+
+def shop() -> Flask:
+    app = Flask(__name__)
+
+    @app.get("/pay")
+    def pay() -> str:
+        raise DependencyUnavailable("payments", retry_after=7)
+
+    return app
+
+
+def test_an_unavailable_dependency_is_answered() -> None:
+    app = shop()
+    HealthMW(app)
+    answer = app.test_client().get("/pay")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert b"payments" not in answer.data
+
+
+@pytest.mark.parametrize("first", ["the extension", "the handler"])
+def test_the_apps_own_handler_comes_first(first: str) -> None:
+    app = shop()
+    if first == "the extension":
+        HealthMW(app)
+
+    @app.errorhandler(DependencyUnavailable)
+    def ours(error: DependencyUnavailable) -> tuple[str, int]:
+        return f"sorry, no {error.name}", 503
+
+    if first == "the handler":
+        HealthMW(app)
+    assert app.test_client().get("/pay").data == b"sorry, no payments"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        ([], 1, "FAILED: database (failed)\n"),
+        (["--group", "live"], 0, "OKAY\n"),
+        (["--group", "cache"], 0, "OKAY\n"),
+        (["--verbose"], 1, "[-] database failed"),
+        (["--group", "no_such"], 2, "no group or check 'no_such'"),
+    ],
+)
+def test_the_command(arguments: list[str], code: int, shown: str) -> None:
+    app = Flask(__name__)
+    extension = HealthMW()
+    extension.add("database", ScriptedProbe(GONE))
+    extension.add("cache", ScriptedProbe())
+    extension.init_app(app)
+    result = app.test_cli_runner().invoke(args=["health-check", *arguments])
+    assert (result.exit_code, shown in result.output) == (code, True), result.output

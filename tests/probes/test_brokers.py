@@ -1,0 +1,213 @@
+"""Probes of brokers, of workers and of gRPC: their options, and servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import celery
+import pytest
+import redis
+import trio
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+
+from healthmw.exceptions import ProbeFailedError
+from healthmw.probes import (
+    AMQPProbe,
+    CeleryProbe,
+    DramatiqProbe,
+    GRPCProbe,
+    KafkaProbe,
+    MQTTProbe,
+    NATSProbe,
+    RQProbe,
+)
+from tests.fakes import FakeServer, drip, full_listener, garbage, reset, silent
+from tests.waiting import foreign_threads, until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.probes.running import Runner
+
+PASSWORD = "s3cr3t-b4it"
+
+# How to make a probe of a server on a port, with half a second for all.
+KINDS: dict[str, Callable[[int], Any]] = {
+    "amqp": lambda port: AMQPProbe(f"amqp://app:{PASSWORD}@127.0.0.1:{port}", timeout=0.5),
+    "nats": lambda port: NATSProbe(f"nats://app:{PASSWORD}@127.0.0.1:{port}", timeout=0.5),
+    "mqtt": lambda port: MQTTProbe(f"mqtt://app:{PASSWORD}@127.0.0.1:{port}", timeout=0.5),
+    "kafka": lambda port: KafkaProbe(f"kafka://127.0.0.1:{port}", timeout=0.5),
+    "grpc": lambda port: GRPCProbe(f"127.0.0.1:{port}", timeout=0.5),
+    "rq": lambda port: RQProbe(
+        redis.Redis.from_url(f"redis://app:{PASSWORD}@127.0.0.1:{port}", protocol=2), timeout=0.5
+    ),
+    "dramatiq on redis": lambda port: DramatiqProbe(
+        RedisBroker(url=f"redis://app:{PASSWORD}@127.0.0.1:{port}"),  # type: ignore[no-untyped-call] # dramatiq's
+        timeout=0.5,
+    ),
+    "dramatiq on rabbitmq": lambda port: DramatiqProbe(
+        RabbitmqBroker(url=f"amqp://app:{PASSWORD}@127.0.0.1:{port}"), timeout=0.5
+    ),
+    "celery on redis": lambda port: CeleryProbe(
+        celery.Celery(broker=f"redis://app:{PASSWORD}@127.0.0.1:{port}"), timeout=0.5
+    ),
+    "celery on rabbitmq": lambda port: CeleryProbe(
+        celery.Celery(broker=f"amqp://app:{PASSWORD}@127.0.0.1:{port}"), timeout=0.5
+    ),
+}
+TLS: dict[str, Callable[[int], Any]] = {
+    "amqps": lambda port: AMQPProbe(f"amqps://app:{PASSWORD}@localhost:{port}", timeout=0.5),
+    "mqtts": lambda port: MQTTProbe(f"mqtts://app:{PASSWORD}@localhost:{port}", timeout=0.5),
+    "grpcs": lambda port: GRPCProbe(f"localhost:{port}", tls=True, timeout=0.5),
+}
+
+
+def fails(run: Runner, probe: Any) -> ProbeFailedError:
+    started = time.monotonic()
+    with pytest.raises(ProbeFailedError) as info:
+        run(probe)
+    assert time.monotonic() - started < 15
+    assert PASSWORD not in f"{info.value!r}{info.value}{info.value.__cause__!r}{probe!r}"
+    return info.value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "talk", [silent, garbage, reset, drip(b"x")], ids=["silent", "garbage", "reset", "drip"]
+)
+def test_a_server_that_is_no_server(talk: Any, kind: str, run: Runner) -> None:
+    threads = foreign_threads()
+    with FakeServer(talk) as server:
+        probe = KINDS[kind](server.port)
+        for _ in range(2):
+            fails(run, probe)
+        run.close_probe(probe)
+        server.wait_until_left()
+    until_sync(lambda: len(foreign_threads()) <= len(threads))  # some end late
+
+
+@pytest.mark.parametrize("kind", TLS)
+@pytest.mark.parametrize("talk", [silent, garbage, drip(b"\x16")], ids=["silent", "plain", "drip"])
+def test_a_server_that_does_not_speak_tls(talk: Any, kind: str, run: Runner) -> None:
+    with FakeServer(talk) as server:
+        probe = TLS[kind](server.port)
+        fails(run, probe)
+        run.close_probe(probe)
+        server.wait_until_left()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_accepts_nothing(kind: str, run: Runner) -> None:
+    with full_listener() as port:
+        fails(run, KINDS[kind](port))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_port_where_nothing_is(kind: str, run: Runner) -> None:
+    assert str(fails(run, KINDS[kind](1)))
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        AMQPProbe("amqp://nowhere.invalid"),
+        NATSProbe("nats://nowhere.invalid"),
+        MQTTProbe("mqtt://nowhere.invalid"),
+        KafkaProbe("nowhere.invalid:9092", timeout=0.5),
+        GRPCProbe("nowhere.invalid:1"),
+        CeleryProbe(celery.Celery(broker="amqp://nowhere.invalid")),
+    ],
+    ids=repr,
+)
+def test_a_name_that_does_not_resolve(probe: Any, run: Runner) -> None:
+    assert "esol" in (told := str(fails(run, probe))) or "Name or service" in told
+
+
+def test_nats_on_trio_is_told_what_to_do() -> None:
+    probe = NATSProbe("nats://127.0.0.1:1")
+    with pytest.raises(ProbeFailedError, match="asyncio only"):
+        trio.run(probe)
+
+
+def test_kafka_settings_that_are_none(run: Runner) -> None:
+    probe = KafkaProbe({"bootstrap.servers": "x:1", "sasl.passwort": PASSWORD})
+    assert "settings won't do" in str(fails(run, probe))
+
+
+REDIS = redis.Redis()
+APP = celery.Celery()
+ON_REDIS = RedisBroker()  # type: ignore[no-untyped-call] # dramatiq's signature
+WRONG: Any = 5672
+ON_RABBITMQ = RabbitmqBroker()
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: AMQPProbe("http://host"), "target must be a URL like amqp://"),
+        (lambda: AMQPProbe("amqp://host", timeout=0), "timeout must be"),
+        (lambda: AMQPProbe("amqp://host", queue=""), "queue must be a queue's name"),
+        (lambda: AMQPProbe("amqp://host", max_depth=1), "name it by queue="),
+        (lambda: AMQPProbe("amqp://host", queue="q", max_depth=-1), "max_depth must not"),
+        (lambda: AMQPProbe("amqp://host", queue="q", min_consumers=-1), "min_consumers must"),
+        (lambda: NATSProbe("nats://host", consumer="c"), "name that by stream="),
+        (lambda: NATSProbe("nats://host", stream="s", max_pending=1), "name it by consumer="),
+        (
+            lambda: NATSProbe("nats://host", stream="s", consumer="c", max_pending=-1),
+            "max_pending must not",
+        ),
+        (lambda: MQTTProbe("mqtt://host", topic="a/#"), "topic must be one topic"),
+        (lambda: MQTTProbe("mqtt://host", verify=False), "verify is for mqtts"),
+        (lambda: KafkaProbe({}), "target must have bootstrap.servers"),
+        (lambda: KafkaProbe("host:1", group="g"), "name that by topic="),
+        (lambda: KafkaProbe("host:1", topic="t", max_lag=1), "name it by group="),
+        (lambda: KafkaProbe("host:1", topic="t", group="g", max_lag=-1), "max_lag must not"),
+        (lambda: GRPCProbe(""), "target must be an address"),
+        (lambda: RQProbe(REDIS, queues=()), "queues must be one or more names"),
+        (lambda: RQProbe(REDIS, max_job_age=-1), "max_job_age must not be negative"),
+        (lambda: DramatiqProbe(ON_REDIS, queues=[""]), "queues must be one or more names"),
+        (lambda: DramatiqProbe(ON_REDIS, min_workers=-1), "min_workers must not be negative"),
+        (lambda: DramatiqProbe(ON_RABBITMQ, max_age=1), "max_age is for Redis"),
+        (lambda: CeleryProbe(APP, min_workers=0), "min_workers must be at least 1"),
+        (lambda: CeleryProbe(APP, workers=()), "workers must name at least one"),
+        (lambda: CeleryProbe(APP, queue="q"), "queue and max_depth belong together"),
+        (lambda: CeleryProbe(APP, queue="q", max_depth=-1), "max_depth must not be negative"),
+    ],
+)
+def test_bad_options(make: Callable[[], Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: AMQPProbe(WRONG), "target must be a URL or pika's parameters, not int"),
+        (lambda: NATSProbe(WRONG), "target must be a URL or a NATS client, not int"),
+        (lambda: GRPCProbe(WRONG), "target must be an address, a grpc.Channel"),
+        (lambda: RQProbe(WRONG), "connection must be a redis.Redis, not int"),
+        (lambda: DramatiqProbe(WRONG), "broker must be a dramatiq.Broker, not int"),
+        (lambda: DramatiqProbe(StubBroker()), "a RedisBroker or a RabbitmqBroker"),
+        (lambda: CeleryProbe(WRONG), "app must be a celery.Celery, not int"),
+        (lambda: CeleryProbe(APP, workers="celery@host"), "workers must be a collection"),
+    ],
+)
+def test_what_is_wanted(make: Callable[[], Any], complaint: str) -> None:
+    with pytest.raises(TypeError, match=complaint):
+        make()
+
+
+def test_kafka_that_nobody_serves_is_refused_each_time() -> None:
+    with socket.socket() as nobody:  # librdkafka tells of it once, and then suppresses it
+        nobody.bind(("127.0.0.1", 0))
+        probe = KafkaProbe(f"127.0.0.1:{nobody.getsockname()[1]}", timeout=1.0)
+        for _ in range(5):
+            with pytest.raises(ProbeFailedError, match="refused") as info:
+                probe()
+            assert not isinstance(info.value, TimeoutError)
+    asyncio.run(probe.aclose())

@@ -1,0 +1,76 @@
+"""TCPProbe against listeners of the test's own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from healthmw.exceptions import ProbeFailedError
+from healthmw.probes import TCPProbe
+from tests.fakes import FakeServer, full_listener, silent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_listener_is_well_and_the_connection_closed() -> None:
+    with FakeServer(silent) as server:
+        found = await TCPProbe("127.0.0.1", server.port)()
+        assert set(found) == {"latency_seconds"}
+        assert 0 <= float(found["latency_seconds"]) < 10
+        await TCPProbe(f"127.0.0.1:{server.port}")()
+        await TCPProbe(f"localhost:{server.port}")()
+        server.wait_until_left(by=3)
+    assert server.accepted == 3
+
+
+async def test_refused() -> None:
+    with FakeServer(silent) as server:
+        port = server.port
+    with pytest.raises(ProbeFailedError, match=r"can't connect: .*Errno 111|refused"):
+        await TCPProbe("127.0.0.1", port)()
+
+
+async def test_a_name_that_does_not_resolve() -> None:
+    with pytest.raises(ProbeFailedError, match=r"can't resolve nowhere\.invalid"):
+        await TCPProbe("nowhere.invalid:80")()
+
+
+async def test_no_answer_at_all() -> None:
+    with full_listener() as port:
+        started = time.monotonic()
+        with pytest.raises(ProbeFailedError, match=r"no connection within 0\.2 s"):
+            await TCPProbe("127.0.0.1", port, timeout=0.2)()
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "shown"),
+    [
+        ("db.internal:5432", None, "<TCPProbe db.internal:5432>"),
+        ("[::1]:80", None, "<TCPProbe [::1]:80>"),
+        ("::1", 80, "<TCPProbe [::1]:80>"),
+    ],
+)
+def test_the_ways_to_say_where(host: str, port: int | None, shown: str) -> None:
+    assert repr(TCPProbe(host, port)) == shown
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "complaint"),
+    [
+        ("db.internal", None, "host must be 'HOST:PORT'"),
+        ("::1:80", None, "host must be 'HOST:PORT'"),
+        ("", 80, "host must not be empty"),
+        ("db.internal", 0, "port must be from 1 to 65535"),
+        ("db.internal:65536", None, "port must be from 1 to 65535"),
+    ],
+)
+def test_bad_options(host: str, port: int | None, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        TCPProbe(host, port)
+
+
+def test_the_timeout_is_checked() -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        TCPProbe("db.internal:1", timeout=0)

@@ -1,0 +1,86 @@
+"""Programs that tests run: the system's own, and some of a few lines of Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+
+from tests.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+_BEGIN = """
+import os
+if "COVERAGE_PROCESS_START" in os.environ:
+    import coverage
+    coverage.process_startup()
+import asyncio, logging, os, signal, sys, threading, time
+import anyio
+from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw.testing import ScriptedProbe
+from tests.waiting import InThread, defy_cancellation, until, until_sync
+
+logging.disable()
+signal.alarm(60)  # whatever happens, it ends
+"""
+
+
+def run_program(code: str) -> str:
+    """Return what the program wrote. It must end well, in time, and complain of nothing."""
+    measured = {"COVERAGE_PROCESS_START": "pyproject.toml"} if "COVERAGE_RUN" in os.environ else {}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _BEGIN + textwrap.dedent(code)],
+        cwd=ROOT,
+        env=os.environ | measured,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert not run.stderr, run.stderr
+    assert run.returncode == 0
+    return run.stdout
+
+
+def program(name: str, *, package: str) -> str:
+    """Return the path of a program; skip the test without it, or fail where it is required.
+
+    `HEALTHMW_REQUIRE_SERVICES=1` is set where all that the tests need is installed, as in CI.
+    """
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    reason = f"{name} is not installed: the Debian package {package} has it"
+    if os.environ.get("HEALTHMW_REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_args: object) -> None: ...
+
+
+@contextmanager
+def served(app: Any) -> Iterator[int]:
+    """Serve the WSGI app on a port of its own, until the end of the block."""
+    with make_server("127.0.0.1", 0, app, handler_class=_Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,121 @@
+"""A relay between a probe and a real server, which can fall silent or refuse, and mend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PATIENCE = 20.0
+
+
+class Relay:
+    """Hands on what goes to a free port of 127.0.0.1 to another one, in a thread of its own."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._speaks = True
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.port = self._on_loop(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_loop(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_PATIENCE)
+        self._loop.close()
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Cut every connection, and refuse new ones."""
+        self._on_loop(self._shut())
+        try:
+            yield
+        finally:
+            self._on_loop(self._open(self.port))
+
+    @contextlib.contextmanager
+    def hangs(self) -> Iterator[None]:
+        """Take connections and bytes, and hand on none, not later either."""
+        self._on_loop(self._fall_silent())
+        try:
+            yield
+        finally:
+            self._on_loop(self._speak())
+
+    def _on_loop(self, main: object) -> int:
+        assert asyncio.iscoroutine(main)
+        result: int = asyncio.run_coroutine_threadsafe(main, self._loop).result(_PATIENCE)
+        return result
+
+    async def _open(self, port: int = 0) -> int:
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+        opened: int = self._listener.getsockname()[1]
+        return opened
+
+    async def _shut(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await self._cut()
+
+    def _accept(self) -> None:
+        # Not by asyncio's server, which loses what it has accepted when it closes at that moment.
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            client.setblocking(False)
+            serving = self._loop.create_task(self._serve(client))
+            self._serving.add(serving)
+            serving.add_done_callback(self._serving.discard)
+
+    async def _close(self) -> None:
+        await self._shut()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_PATIENCE)
+
+    async def _cut(self) -> None:
+        for writer in [*self._connections]:
+            writer.transport.abort()
+
+    async def _fall_silent(self) -> None:
+        self._speaks = False
+
+    async def _speak(self) -> None:
+        self._speaks = True
+        await self._cut()  # what was lost on the way would be missed
+
+    async def _serve(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
+        self._connections.add(writer)
+        try:
+            there = await asyncio.open_connection("127.0.0.1", self._target)
+            self._connections.add(there[1])
+            try:
+                await asyncio.gather(self._pump(reader, there[1]), self._pump(there[0], writer))
+            finally:
+                self._connections.discard(there[1])
+                there[1].transport.abort()
+        except OSError:
+            return
+        finally:
+            self._connections.discard(writer)
+            writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self._speaks:
+                    writer.write(data)
+        writer.transport.abort()  # and with it the other direction

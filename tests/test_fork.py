@@ -1,0 +1,180 @@
+"""`fork`, as gunicorn does it with `--preload`: what the parent has used, each child can use."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.programs import run_program
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+CHILDREN = """
+def child(main):
+    '''Run main in a child; return its exit code: 0 when main was content.'''
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.alarm(20)
+        main()
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+def join(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_health_that_nobody_has_used_works_in_each_child() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+health = Health()
+health.add("async", ScriptedProbe())
+health.add("sync", ScriptedProbe(is_async=False))
+assert threading.active_count() == 1
+
+def main():
+    assert health.run_sync().ok
+    assert asyncio.run(health.run(fresh=True)).ok
+
+print([join(pid) for pid in [child(main) for _ in range(4)]])
+"""
+    )
+    assert out == "[0, 0, 0, 0]\n"
+
+
+def test_a_child_begins_anew() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+health = Health(max_age=3600)
+probes = ScriptedProbe(), ScriptedProbe(is_async=False)
+late = ScriptedProbe()
+health.add("async", probes[0])
+health.add("sync", probes[1])
+check = health.add("background", late, interval=3600)
+health.start()
+until_sync(lambda: check.status is Status.OKAY)
+assert health.run_sync("startup").ok and health.run_sync().ok
+
+def main():
+    # What the parent found out is the parent's.
+    assert health.peek("ready") is None
+    assert health.peek("startup") is None
+    report = health.run_sync()
+    reasons = [result.reason.value for result in report.results.values()]
+    assert reasons == ["okay", "okay", "never_run"]
+    assert [probe.calls for probe in (*probes, late)] == [2, 2, 1]
+    health.start()
+    until_sync(lambda: check.status is Status.OKAY)
+    assert health.run_sync().ok
+    assert health.peek("startup") is None
+    for probe in probes:
+        probe.play(OSError("gone"))
+    assert not health.run_sync(fresh=True).ok
+    # And so it is for the child's own children.
+    assert join(child(grandchild)) == 0
+
+def grandchild():
+    assert health.peek("ready") is None
+    assert not health.run_sync().ok
+    assert [probe.calls for probe in probes] == [4, 4]
+
+print(join(child(main)))
+assert health.run_sync().ok  # the parent's own is as it was
+print([probe.calls for probe in probes])
+"""
+    )
+    assert out == "0\n[1, 1]\n"
+
+
+def test_what_hangs_in_the_parent_does_not_hang_in_the_child() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+health = Health(max_age=0)
+probes = [ScriptedProbe(), ScriptedProbe(is_async=False)]
+for number, probe in enumerate(probes):
+    probe.hang()
+    health.add(f"check-{number}", probe, timeout=0.05)
+health.drain()
+reasons = lambda group: {r.reason.value for r in health.run_sync(group).results.values()}
+until_sync(lambda: reasons("release") == {"timeout", "stuck"})
+
+def main():
+    for probe in probes:
+        probe.release()
+    assert health.draining
+    until_sync(lambda: reasons("release") == {"okay"})
+
+print(join(child(main)))
+"""
+    )
+    assert out == "0\n"
+
+
+def test_no_lock_is_inherited_from_a_thread_that_is_not() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+async def well_async():
+    await anyio.sleep(0)
+
+def well():
+    pass
+
+health = Health(max_age=0)
+health.add("async", well_async, breaker=CircuitBreaker())
+health.add("sync", well)
+health.add("background", well_async, interval=0.001)
+health.start()
+until_sync(lambda: health.run_sync().ok)
+stop = threading.Event()
+
+def busy():
+    while not stop.is_set():
+        health.run_sync()
+
+threads = [threading.Thread(target=busy) for _ in range(4)]
+for thread in threads:
+    thread.start()
+
+def main():
+    health.start()
+    until_sync(lambda: health.run_sync().ok)
+
+codes = {join(child(main)) for _ in range(20)}
+stop.set()
+print(codes)
+"""
+    )
+    assert out == "{0}\n"
+
+
+def test_a_breaker_that_was_open_has_its_trials_in_the_child() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+health = Health()
+probe = ScriptedProbe(OSError("gone"), is_async=False)
+breaker = CircuitBreaker(consecutive_failures=1, open_for=0.1, backoff=1)
+check = health.add("payments", probe, breaker=breaker)
+health.run_sync()
+assert not check.available
+
+def main():
+    probe.play(None)
+    health.start()
+    until_sync(lambda: check.available)
+
+print(join(child(main)))
+"""
+    )
+    assert out == "0\n"

@@ -1,0 +1,293 @@
+"""Listeners: told of every change, in order, and unable to hurt or delay a check."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from healthmw import Health, Reason, Status, StatusChange
+from healthmw.exceptions import ProbeFailedError
+from healthmw.prometheus import HealthCollector
+from healthmw.testing import ScriptedProbe
+from tests.programs import run_program
+from tests.waiting import PATIENCE, soon, until, until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OKAY, DEGRADED, UNKNOWN, FAILED = Status.OKAY, Status.DEGRADED, Status.UNKNOWN, Status.FAILED
+BROKEN = ProbeFailedError("no such table")
+
+
+class Heard(list[StatusChange]):
+    def __call__(self, event: StatusChange, /) -> None:
+        self.append(event)
+
+
+def app(*script: BaseException | None, critical: bool = True) -> tuple[Health, Heard]:
+    health, heard = Health(release="v42", max_age=0), Heard()
+    health.add("database", ScriptedProbe(*script), critical=critical)
+    health.subscribe(heard)
+    return health, heard
+
+
+def runs(health: Health, times: int, group: str = "ready") -> None:
+    for _ in range(times):
+        health.run_sync(group)
+
+
+def test_a_listener_hears_what_changed_and_how_the_whole_stood_then() -> None:
+    health, heard = app(None, None, BROKEN, BROKEN, None)
+    runs(health, 5)
+    until_sync(lambda: len(heard) == 3)
+    first, broke, mended = heard
+    assert [(e.check, e.old, e.new) for e in heard] == [
+        ("database", UNKNOWN, OKAY),
+        ("database", OKAY, FAILED),
+        ("database", FAILED, OKAY),
+    ]
+    assert (broke.reason, broke.detail, broke.critical) == (Reason.FAILED, "no such table", True)
+    assert [e.report.status for e in heard] == [OKAY, FAILED, OKAY]
+    assert broke.report.results["database"].detail == "no such table"
+    assert {e.release for e in heard} == {"v42"}
+    assert first.when < broke.when < mended.when
+    assert first.when.tzinfo is not None
+
+
+def test_the_event_names_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    health, heard = app(None, BROKEN, None)
+    monkeypatch.delenv("DYNO", raising=False)
+    monkeypatch.setattr("socket.gethostname", lambda: "web-7f9c")
+    runs(health, 1)
+    monkeypatch.setenv("DYNO", "web.1")
+    runs(health, 1)
+    until_sync(lambda: len(heard) == 2)
+    assert [e.instance for e in heard] == [f"web-7f9c:{os.getpid()}", f"web.1:{os.getpid()}"]
+
+
+def test_a_private_detail_is_not_in_the_repr() -> None:
+    health, heard = app(ProbeFailedError("the table of customers"))
+    runs(health, 1)
+    until_sync(lambda: heard)
+    assert "customers" not in repr(heard[0])
+
+
+def test_what_a_probe_measured_is_scrubbed_before_anybody_gets_it() -> None:
+    measured: dict[str, int | float | str] = {
+        "dsn": "postgresql://bob:cAnArY@db/app",
+        "password": "cAnArY",
+        "cut": f"postgresql://bob:{'cAnArY' * 100}@db/app",
+        "rows": 3,
+        "grains": 10**5000,
+    }
+    health, heard = Health(), Heard()
+    health.add("database", ScriptedProbe(measured))
+    health.subscribe(heard)
+    result = health.run_sync().results["database"]
+    until_sync(lambda: heard)
+    assert "cAnArY" not in f"{result} {heard[0].report.results}"
+    assert result.measurements["dsn"] == "postgresql://bob:***@db/app"
+    assert result.measurements["rows"] == 3
+    assert result.measurements["grains"] == "out of range"  # or there would be no repr of it
+
+
+def test_draining_is_told_once() -> None:
+    health, heard = app(None)
+    runs(health, 1)
+    health.drain()
+    health.drain()
+    until_sync(lambda: len(heard) == 2)
+    drained = heard[1]
+    assert (drained.check, drained.old, drained.new) == (None, OKAY, FAILED)
+    assert drained.reason is Reason.DRAINING
+    assert (drained.report.status, drained.report.reason) == (FAILED, Reason.DRAINING)
+
+
+def test_a_check_outside_ready_is_told_of_with_its_own_detail() -> None:
+    health, heard = Health(max_age=0), Heard()
+    health.add("migrations", ScriptedProbe(BROKEN), groups=["release"])
+    health.add("database", ScriptedProbe())
+    health.subscribe(heard)
+    runs(health, 1, "release")
+    until_sync(lambda: len(heard) == 2)
+    (told,) = (e for e in heard if e.check == "migrations")
+    assert (told.new, told.detail) == (FAILED, "no such table")
+    assert list(told.report.results) == ["database"]
+
+
+def test_an_async_listener_has_one_loop_of_its_own() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def listener(event: StatusChange) -> None:
+        await asyncio.sleep(0)
+        loops.append(asyncio.get_running_loop())
+
+    health, heard = app(None, BROKEN)
+    health.subscribe(listener)
+    runs(health, 2)
+    until_sync(lambda: len(loops) == 2)
+    assert loops[0] is loops[1]
+    assert len(heard) == 2
+
+
+def raises(event: StatusChange) -> None:
+    raise ConnectionError("postgresql://bob:cAnArY@db/app is gone")
+
+
+async def raises_later(event: StatusChange) -> None:
+    raises(event)
+
+
+def exits(event: StatusChange) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("listener", [raises, raises_later, exits])
+def test_what_a_listener_raises_is_logged_and_hurts_nobody(
+    listener: Callable[[StatusChange], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    health, heard = Health(max_age=0), Heard()
+    health.add("database", ScriptedProbe(None, BROKEN))
+    health.subscribe(listener)
+    health.subscribe(heard)
+    runs(health, 2)
+
+    def failures() -> list[str]:
+        return [
+            m for r in caplog.records if "failed: " in (m := r.getMessage()) and "listener" in m
+        ]
+
+    until_sync(lambda: len(failures()) == 2)
+    assert listener.__qualname__ in failures()[0]
+    assert "cAnArY" not in failures()[0]
+    until_sync(lambda: len(heard) == 2)
+
+
+def test_a_listener_that_hangs_delays_nobody_and_what_it_misses_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    began, release = threading.Event(), threading.Event()
+    slow: list[StatusChange] = []
+
+    def hangs(event: StatusChange) -> None:
+        began.set()
+        release.wait(PATIENCE)
+        slow.append(event)
+
+    health, heard = Health(max_age=0), Heard()
+    health.add("database", ScriptedProbe(*[None, BROKEN] * 60))
+    health.subscribe(hangs)
+    health.subscribe(heard)
+    runs(health, 1)
+    assert began.wait(PATIENCE)
+    for told in range(2, 111):
+        runs(health, 1)
+        until_sync(lambda told=told: len(heard) == told)  # type: ignore[misc]
+    assert health.events_dropped == 9  # one is being told and 100 wait
+    samples = [s for family in HealthCollector(health).collect() for s in family.samples]
+    assert [s.value for s in samples if s.name == "healthmw_events_dropped_total"] == [9]
+    dropping = [r for r in caplog.records if "too slow" in r.getMessage()]
+    assert len(dropping) == 1
+    release.set()
+    until_sync(lambda: len(slow) == 101)
+    assert [e.when for e in slow] == [e.when for e in heard[:101]]
+
+
+def test_who_unsubscribes_hears_no_more_and_its_thread_ends() -> None:
+    health, heard = Health(max_age=0), Heard()
+    health.add("database", ScriptedProbe(None, BROKEN, None))
+    threads: list[threading.Thread] = []
+    unsubscribe = health.subscribe(lambda event: threads.append(threading.current_thread()))
+    health.subscribe(heard)
+    runs(health, 1)
+    until_sync(lambda: threads and heard)
+    unsubscribe()
+    unsubscribe()
+    runs(health, 2)
+    until_sync(lambda: len(heard) == 3)
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+    assert len(threads) == 1
+
+
+@pytest.mark.anyio
+async def test_closing_waits_until_all_is_told_and_a_later_event_is_told_as_well() -> None:
+    told: list[StatusChange] = []
+    go = threading.Event()
+
+    def listener(event: StatusChange) -> None:
+        go.wait(0.2)
+        told.append(event)
+
+    health = Health(max_age=0)
+    health.add("database", ScriptedProbe(None, BROKEN))
+    health.subscribe(listener)
+    async with health:
+        await health.run()
+    assert len(told) == 1
+    await health.run()
+    await until(lambda: len(told) == 2)
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_a_listener_that_hangs() -> None:
+    release = threading.Event()
+    health = Health()
+    health.add("database", ScriptedProbe())
+    health.subscribe(lambda event: release.wait(PATIENCE))
+    async with health:
+        await health.run()
+        await soon(health.aclose())
+    release.set()
+
+
+def test_a_forked_child_tells_its_own_news_only() -> None:
+    out = run_program(
+        """
+told = []
+health = Health(max_age=0)
+health.add("it", ScriptedProbe(None, ConnectionError()))
+health.subscribe(lambda event: told.append((event.new.value, event.instance)))
+health.run_sync()
+until_sync(lambda: told)
+if os.fork() == 0:
+    health.run_sync()
+    until_sync(lambda: len(told) == 2)
+    assert told[0][1] != told[1][1]
+    print(told[1][0], flush=True)
+    os._exit(0)
+os.wait()
+assert len(told) == 1
+"""
+    )
+    assert out == "failed\n"
+
+
+def test_a_process_ends_whatever_its_listener_does() -> None:
+    out = run_program(
+        """
+began = threading.Event()
+health = Health()
+health.add("it", ScriptedProbe())
+health.subscribe(lambda event: (began.set(), time.sleep(3600)))
+health.run_sync()
+assert began.wait(20)
+print("done")
+"""
+    )
+    assert out == "done\n"
+
+
+def test_a_listener_can_be_called() -> None:
+    with pytest.raises(TypeError, match="listener must be callable, not str"):
+        Health().subscribe("webhook")  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "healthmw")

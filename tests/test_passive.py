@@ -1,0 +1,105 @@
+"""`passive=True`: the app's own calls that go well are evidence, and spare the probe's."""
+
+from __future__ import annotations
+
+import pytest
+
+from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw.testing import ManualClock, ScriptedProbe
+from tests.waiting import PATIENCE, InThread, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Fixture:
+    def __init__(self, *, passive: bool = True) -> None:
+        self.clock = ManualClock()
+        self.probe = ScriptedProbe()
+        self.breaker = CircuitBreaker(consecutive_failures=3)
+        self.health = Health(clock=self.clock)
+        self.check = self.health.add(
+            "payments", self.probe, breaker=self.breaker, passive=passive, timeout=PATIENCE
+        )
+
+    def call(self, *, well: bool = True) -> None:
+        with self.check.guard():
+            if not well:
+                raise OSError("refused")
+
+    async def detail(self, *, fresh: bool = False) -> str:
+        self.clock.advance(1)
+        result = (await self.health.run(fresh=fresh)).results["payments"]
+        assert (result.status, result.reason) == (Status.OKAY, Reason.OKAY)
+        return result.detail
+
+
+SEEN = "seen in the app's own calls"
+
+
+async def test_calls_that_go_well_spare_the_probe() -> None:
+    it = Fixture()
+    for _ in range(3):
+        it.call()
+        assert await it.detail() == SEEN
+    assert it.probe.calls == 0
+
+
+async def test_without_calls_the_probe_has_to_look() -> None:
+    it = Fixture()
+    for calls in (1, 2):  # its own success is no evidence for the next time
+        assert await it.detail() == ""
+        assert it.probe.calls == calls
+    it.call()
+    assert await it.detail() == SEEN
+    assert await it.detail() == ""
+    assert it.probe.calls == 3
+
+
+async def test_a_single_call_that_fails_has_the_probe_look() -> None:
+    it = Fixture()
+    it.call()
+    with pytest.raises(OSError, match="refused"):
+        it.call(well=False)
+    it.call()
+    assert await it.detail() == ""
+    assert it.probe.calls == 1
+    it.call()
+    assert await it.detail() == SEEN
+
+
+async def test_who_asks_afresh_is_answered_by_the_probe() -> None:
+    it = Fixture()
+    it.call()
+    assert await it.detail(fresh=True) == ""
+    assert it.probe.calls == 1
+
+
+async def test_only_a_passive_check_listens() -> None:
+    it = Fixture(passive=False)
+    it.call()
+    assert await it.detail() == ""
+    assert it.probe.calls == 1
+
+
+async def test_calls_are_no_evidence_against_an_open_breaker() -> None:
+    it = Fixture()
+    it.call()
+    it.breaker.force_open()
+    assert not (await it.health.run()).ok
+    it.breaker.reset()
+    assert await it.detail() == ""
+
+
+async def test_a_run_under_way_is_waited_for() -> None:
+    it = Fixture()
+    it.probe.hang()
+    first = InThread(lambda: it.health.run_sync(fresh=True))
+    await until(lambda: it.probe.running)
+    it.call()
+    second = InThread(it.health.run_sync)
+    it.probe.play({"n": 1})
+    it.probe.release()
+    await until(lambda: first.done and second.done)
+    assert first.result().results["payments"].measurements == {"n": 1}
+    assert second.result().results["payments"].measurements == {"n": 1}
+    assert it.probe.calls == 1

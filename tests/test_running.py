@@ -1,0 +1,698 @@
+"""How one check runs: limits, what probes may do wrong, and that none of it hurts anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import sys
+import threading
+import time
+import types
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from healthmw import CircuitBreaker, Degraded, Health, Reason, Result, Status
+from healthmw.exceptions import ProbeTimeoutError
+from healthmw.testing import ScriptedProbe
+from tests.backends import uvloop_too
+from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.anyio
+
+both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+
+BRIEF = 0.05
+"""The timeout of checks that are meant to run into it."""
+
+GONE = ConnectionError("gone")
+
+
+async def one(health: Health, name: str = "it") -> Result:
+    return (await soon(health.run(name))).results[name]
+
+
+# Limits
+
+
+@both_kinds
+@uvloop_too
+async def test_a_probe_that_hangs_is_a_timeout_of_its_check_and_of_no_other(is_async: bool) -> None:
+    hangs = ScriptedProbe(is_async=is_async)
+    hangs.hang()
+    health = Health()
+    health.add("payments", hangs, timeout=BRIEF, critical=False)
+    health.add("database", ScriptedProbe({"n": 1}))
+    health.add("disk", ScriptedProbe({"n": 2}, is_async=False))
+    report = await soon(health.run())
+    result = report.results["payments"]
+    assert (result.status, result.raw, result.reason) == (
+        Status.FAILED,
+        Status.FAILED,
+        Reason.TIMEOUT,
+    )
+    assert result.detail == "not back within 0.05 s"
+    assert result.duration >= 0.9 * BRIEF
+    assert report.results["database"].measurements == {"n": 1}
+    assert report.results["disk"].measurements == {"n": 2}
+    assert report.status is Status.DEGRADED
+    hangs.release()
+
+
+@both_kinds
+async def test_a_timeout_of_a_critical_check_fails_the_report(is_async: bool) -> None:
+    hangs = ScriptedProbe(is_async=is_async)
+    hangs.hang()
+    health = Health()
+    health.add("database", hangs, timeout=BRIEF)
+    report = await soon(health.run())
+    assert (report.status, report.code) == (Status.FAILED, 503)
+    hangs.release()
+
+
+async def test_a_probe_that_obeys_its_cancellation_runs_again_next_time() -> None:
+    probe = ScriptedProbe()
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF)
+    for calls in (1, 2, 3):
+        assert (await one(health)).reason is Reason.TIMEOUT
+        await until(lambda: probe.running == 0)
+        assert probe.calls == calls
+    probe.release()
+    assert (await one(health)).reason is Reason.OKAY
+
+
+class Stubborn:
+    """An async probe that takes no notice of its cancellation."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.running = 0
+        self.released: anyio.Event | None = None
+
+    async def __call__(self) -> None:
+        self.calls += 1
+        self.running += 1
+        self.released = self.released or anyio.Event()
+        await defy_cancellation(self.released)
+        self.running -= 1
+
+    def release(self) -> None:
+        assert self.released is not None
+        self.released.set()
+
+
+class CleansUpAtLength(Stubborn):
+    """An async probe that gives in, but not before it has cleaned up: for seven seconds, say."""
+
+    async def __call__(self) -> None:
+        self.calls += 1
+        self.running += 1
+        self.released = self.released or anyio.Event()
+        try:
+            await self.released.wait()
+        finally:
+            await defy_cancellation(self.released)
+            self.running -= 1
+
+
+async def stuck_once(health: Health, name: str = "it") -> None:
+    """Ask until the check that timed out is called stuck."""
+    result = await one(health, name)
+    assert result.reason is Reason.TIMEOUT
+    while result.reason is Reason.TIMEOUT:
+        result = await one(health, name)
+        await anyio.sleep(0.002)
+    assert (result.status, result.reason) == (Status.FAILED, Reason.STUCK)
+
+
+@uvloop_too
+@pytest.mark.parametrize("kind", [Stubborn, CleansUpAtLength])
+async def test_who_swallows_its_cancellation_is_left_behind(kind: type[Stubborn]) -> None:
+    probe = kind()
+    health = Health(max_age=0)
+    health.add("stubborn", probe, timeout=BRIEF)
+    health.add("other", ScriptedProbe({"n": 1}))
+    # The answer leaves in time, though the probe goes on until the end of this test.
+    report = await soon(health.run())
+    assert report.results["stubborn"].reason is Reason.TIMEOUT
+    assert report.results["other"].measurements == {"n": 1}
+    assert probe.running == 1
+    await until(lambda: health.run_sync().results["stubborn"].reason is Reason.STUCK)
+    for _ in range(20):
+        report = await soon(health.run())
+        assert report.results["stubborn"].reason is Reason.STUCK
+        assert report.results["stubborn"].detail == (
+            "a run begun 0 s ago has not come back; none is begun beside it"
+        )
+        assert report.results["other"].ok
+    assert probe.calls == 1
+    probe.release()
+    await until(lambda: probe.running == 0)
+    report = await soon(health.run())
+    assert report.ok
+    assert probe.calls == 2
+
+
+async def test_a_short_cleanup_is_no_reason_to_call_it_stuck() -> None:
+    cleaned = 0
+
+    async def probe() -> None:
+        nonlocal cleaned
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+            cleaned += 1
+
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF)
+    for _ in range(3):
+        assert (await one(health)).reason is Reason.TIMEOUT
+    await until(lambda: cleaned >= 1)
+
+
+@uvloop_too
+@pytest.mark.parametrize("deadline", [PATIENCE, BRIEF / 5], ids=["seen by readers", "or not"])
+async def test_what_a_probe_makes_of_its_cancellation_does_not_matter(deadline: float) -> None:
+    async def raises() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("closed while reading")
+
+    async def returns() -> Degraded:
+        with contextlib.suppress(BaseException):
+            await anyio.sleep_forever()
+        return Degraded("gave up")
+
+    async def groups() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(raises)
+            group.start_soon(raises)
+
+    health = Health(deadline=deadline, max_age=3600)
+    checks = [health.add(p.__name__, p, timeout=BRIEF) for p in (raises, returns, groups)]
+    report = await soon(health.run())
+    assert [result.reason for result in report.results.values()] == [Reason.TIMEOUT] * 3
+    await until(lambda: all(check.latest.when for check in checks))
+    assert [check.latest.reason for check in checks] == [Reason.TIMEOUT] * 3
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_probe_that_gives_up_by_itself_is_a_timeout_and_runs_again(is_async: bool) -> None:
+    late = ProbeTimeoutError("no answer within 2 s")
+    probe = ScriptedProbe(late, TimeoutError("the app's own"), {"n": 1}, is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe)
+    result = await one(health)
+    assert (result.status, result.reason) == (Status.FAILED, Reason.TIMEOUT)
+    assert result.detail == "no answer within 2 s"
+    assert (await one(health)).reason is Reason.FAILED  # any exception but that one is a failure
+    assert (await one(health)).ok
+
+
+async def test_a_sync_probe_that_hangs_is_abandoned_and_never_joined_by_a_second() -> None:
+    hangs, quick = ScriptedProbe(is_async=False), ScriptedProbe(is_async=False)
+    health = Health(max_age=0)
+    health.add("hangs", hangs, timeout=BRIEF, critical=False)
+    health.add("quick", quick)
+    assert (await soon(health.run("quick"))).ok
+    hangs.hang()
+    before = threading.active_count()
+    await stuck_once(health, "hangs")
+    for _ in range(200):
+        report = await soon(health.run())
+        assert report.status is Status.DEGRADED
+        assert report.results["quick"].ok
+        assert report.results["hangs"].reason is Reason.STUCK
+    assert hangs.calls == 1
+    assert quick.calls == 201
+    # The one that hangs, and a few that were still on their way back to the pool.
+    assert threading.active_count() <= before + 20
+    hangs.release()
+    await until(lambda: hangs.running == 0)
+    await until(lambda: health.run_sync("hangs").ok)
+
+
+async def test_an_async_probe_that_hangs_leaves_no_tasks_behind() -> None:
+    hangs = ScriptedProbe()
+    hangs.hang()
+    health = Health(max_age=0)
+    health.add("hangs", hangs, timeout=0.002)
+    for _ in range(100):
+        assert (await one(health, "hangs")).reason is Reason.TIMEOUT
+    await until(lambda: hangs.running == 0)
+    hangs.release()
+
+
+async def test_a_stuck_check_recovers_when_the_run_comes_back() -> None:
+    probe = ScriptedProbe(is_async=False)
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF)
+    await stuck_once(health)
+    probe.release()
+    await until(lambda: probe.running == 0)
+    await until(lambda: health.run_sync().ok)
+    assert probe.calls == 2
+
+
+async def test_what_an_abandoned_run_brings_is_not_taken_for_news() -> None:
+    probe = ScriptedProbe({"stale": 1}, is_async=False)
+    probe.hang()
+    health = Health(max_age=3600)
+    check = health.add("it", probe, timeout=BRIEF)
+    assert (await one(health)).reason is Reason.TIMEOUT
+    probe.release()
+    await until(lambda: probe.running == 0)
+    await anyio.sleep(0.02)
+    assert check.latest.reason is Reason.TIMEOUT
+    assert (await one(health)).reason is Reason.TIMEOUT
+    assert probe.calls == 1
+
+
+@pytest.mark.parametrize("outcome", [None, GONE], ids=["returns", "raises"])
+async def test_a_run_that_took_too_long_is_a_timeout_though_nobody_waited(outcome: Any) -> None:
+    probe = ScriptedProbe(outcome, is_async=False)
+    probe.hang()
+    health = Health(deadline=0.01, max_age=3600)
+    check = health.add("it", probe, timeout=BRIEF)
+    assert (await one(health)).detail == "not back within the group's deadline of 0.01 s"
+    await anyio.sleep(2 * BRIEF)
+    assert check.latest.when is None
+    probe.release()
+    await until(lambda: check.latest.when is not None)
+    assert check.latest.reason is Reason.TIMEOUT
+    await until(lambda: health.run_sync("it", fresh=True).ok is (outcome is None))
+
+
+@both_kinds
+async def test_timeouts_count_towards_the_threshold(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF, failure_threshold=3)
+    assert (await one(health)).ok
+    probe.hang()
+    seen = []
+    for _ in range(3):
+        result = await one(health)
+        seen.append((result.status, result.raw))
+        await anyio.sleep(2 * BRIEF)
+    assert seen == [(Status.OKAY, Status.FAILED)] * 2 + [(Status.FAILED, Status.FAILED)]
+    probe.release()
+
+
+@both_kinds
+async def test_a_timeout_is_a_failure_for_the_breaker(is_async: bool) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    probe = ScriptedProbe(is_async=is_async)
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF, breaker=breaker)
+    assert (await one(health)).reason is Reason.TIMEOUT
+    assert (await one(health)).reason is Reason.CIRCUIT_OPEN
+    assert breaker.snapshot().total_failures == 1
+    probe.release()
+    await health.aclose()
+
+
+# What a probe may raise
+
+
+class Odd(BaseException):
+    """Neither an Exception nor anything that is known."""
+
+
+class Unspeakable(Exception):  # noqa: N818 - it is what it says
+    def __str__(self) -> str:
+        raise ZeroDivisionError("not even its words can be had")
+
+
+RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
+    "exception": (lambda: ValueError("wrong"), "ValueError: wrong"),
+    "empty": (KeyError, "KeyError"),
+    "assertion": (AssertionError, "AssertionError"),
+    "its own timeout": (lambda: TimeoutError("read"), "TimeoutError: read"),
+    "asyncio's timeout": (asyncio.TimeoutError, "TimeoutError"),
+    "cancelled": (lambda: asyncio.CancelledError("own"), "CancelledError: own"),
+    "system exit": (lambda: SystemExit(3), "SystemExit: 3"),
+    "base exception": (lambda: Odd("odd"), "Odd: odd"),
+    "stop iteration": (lambda: StopIteration(5), "StopIteration"),
+    "stop async iteration": (StopAsyncIteration, "StopAsyncIteration"),
+    "recursion": (lambda: RecursionError("too deep"), "RecursionError: too deep"),
+    "unspeakable": (Unspeakable, "Unspeakable"),
+    "group": (
+        lambda: ExceptionGroup("both", [ValueError("left"), OSError("right")]),
+        "ExceptionGroup: ValueError: left; OSError: right",
+    ),
+    "base group": (
+        lambda: BaseExceptionGroup("one", [Odd("left")]),
+        "Odd: left",
+    ),
+    "secrets": (
+        lambda: OSError("redis://:hunter2@cache refused"),
+        "OSError: redis://:***@cache refused",
+    ),
+}
+
+
+@both_kinds
+@pytest.mark.parametrize("which", RAISED)
+async def test_whatever_a_probe_raises_is_its_own_failure(which: str, is_async: bool) -> None:
+    make, detail = RAISED[which]
+    probe = ScriptedProbe(None, is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe)
+    health.add("other", ScriptedProbe(is_async=is_async))
+    assert (await soon(health.run())).ok
+    probe.play(make(), make(), None)
+    for _ in range(2):
+        report = await soon(health.run())
+        result = report.results["it"]
+        assert (result.status, result.reason) == (Status.FAILED, Reason.FAILED)
+        assert detail in result.detail
+        assert "hunter2" not in result.detail
+        assert report.results["other"].ok
+    assert (await soon(health.run())).ok
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_cancels_itself_says_nothing_and_nothing_old_is_said() -> None:
+    well = True
+
+    async def probe() -> None:
+        if not well:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(1)
+
+    health = Health(max_age=0)
+    health.add("it", probe)
+    assert (await one(health)).ok
+    well = False
+    result = await one(health)
+    assert (result.status, result.reason) == (Status.UNKNOWN, Reason.STALE)
+    well = True
+    assert (await one(health)).ok
+
+
+async def test_a_generator_exit_is_no_end_of_anything() -> None:
+    async def probe() -> None:
+        raise GeneratorExit
+
+    health = Health()
+    health.add("it", probe)
+    health.add("other", ScriptedProbe())
+    report = await soon(health.run())
+    assert report.results["it"].status is Status.UNKNOWN
+    assert report.results["other"].ok
+
+
+def test_ctrl_c_in_a_probe_ends_the_program() -> None:
+    async def probe() -> None:
+        raise KeyboardInterrupt
+
+    health = Health()
+    check = health.add("it", probe)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(health.run())
+    assert check.latest.detail == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("where", ["a thread of its own", "trio", "the portal"])
+def test_what_is_no_ctrl_c_is_a_failure_like_any_other(where: str) -> None:
+    # Only the main thread hears Ctrl-C, and trio tells it to the main task. Here it is the probe's
+    # own invention, which must not take an event loop with it.
+    async def probe() -> None:
+        raise KeyboardInterrupt
+
+    health = Health(max_age=0)
+    health.add("it", probe)
+    health.add("other", ScriptedProbe())
+    for _ in range(2):
+        match where:
+            case "trio":
+                report = anyio.run(health.run, backend="trio")
+            case "the portal":
+                report = health.run_sync()
+            case _:
+                report = InThread(lambda: asyncio.run(health.run())).result()
+        assert report.results["it"].detail == "KeyboardInterrupt"
+        assert report.results["other"].ok
+
+
+def test_a_sync_probe_in_its_thread_hears_no_ctrl_c_either() -> None:
+    health = Health()
+    health.add("it", ScriptedProbe(KeyboardInterrupt, is_async=False))
+    assert health.run_sync().results["it"].detail == "KeyboardInterrupt"
+
+
+# What a probe may do to the loop
+
+
+def block(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(left)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})])
+async def test_who_blocks_the_loop_is_named_and_nobody_else_suffers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def blocks() -> None:
+        await anyio.lowlevel.checkpoint()
+        block(0.6)
+
+    async def innocent() -> dict[str, int]:
+        await anyio.sleep(0.05)
+        await anyio.sleep(0.05)
+        return {"n": 1}
+
+    health = Health(max_age=0)
+    health.add("innocent", innocent, timeout=0.3)
+    health.add("blocks", blocks, timeout=0.3)
+    health.add("sync", ScriptedProbe({"n": 2}, is_async=False), timeout=0.3)
+    for _ in range(2):
+        report = await soon(health.run())
+        result = report.results["blocks"]
+        assert (result.status, result.reason) == (Status.FAILED, Reason.TIMEOUT)
+        assert "not back within 0.3 s; it blocked the event loop for 0.6 s" in result.detail
+        assert report.results["innocent"].measurements == {"n": 1}
+        assert report.results["sync"].measurements == {"n": 2}
+    warnings = [r.getMessage() for r in caplog.records if "blocked the event loop" in r.message]
+    blamed = [words for words in warnings if "make its probe a plain function" in words]
+    assert len(blamed) == 1  # once, and not for each run
+    assert blamed[0].startswith("check blocks blocked the event loop for 0.6")
+
+
+async def test_who_blocks_for_less_than_its_timeout_is_warned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def blocks() -> None:
+        block(0.3)
+
+    health = Health()
+    health.add("blocks", blocks)
+    assert (await soon(health.run())).ok
+    assert "check blocks blocked the event loop for 0.3" in caplog.text
+
+
+async def test_an_awaitable_that_is_no_coroutine_is_awaited() -> None:
+    class Answer:
+        def __await__(self) -> Any:
+            yield from anyio.sleep(0.01).__await__()
+            return {"n": 1}
+
+    health = Health()
+    health.add("sync", lambda: Answer())  # noqa: PLW0108 - a class is refused
+    probe = functools.partial(Answer)
+    probe.is_async = True  # type: ignore[attr-defined]
+    health.add("async", probe)
+    report = await soon(health.run())
+    assert [dict(result.measurements) for result in report.results.values()] == [{"n": 1}] * 2
+
+
+async def test_a_probe_may_use_all_that_its_loop_offers() -> None:
+    async def child(found: list[int]) -> None:
+        await anyio.sleep(0.001)
+        found.append(1)
+
+    async def probe() -> dict[str, int]:
+        found: list[int] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(child, found)
+            group.start_soon(child, found)
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+        try:
+            with anyio.fail_after(0.01):
+                await anyio.sleep_forever()
+        except TimeoutError:
+            found.append(1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anyio.sleep_forever()
+        found.append(await anyio.to_thread.run_sync(lambda: 1))
+        return {"n": sum(found)}
+
+    health = Health()
+    health.add("it", probe)
+    result = await one(health)
+    assert result.measurements == {"n": 4}, result.detail
+
+
+# What belongs to the app stays the app's
+
+
+async def test_a_run_sees_no_context_of_a_request_and_leaves_none() -> None:
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
+    seen = []
+
+    def look() -> None:
+        seen.append(request.get())
+        request.set("the probe's")
+
+    async def look_async() -> None:
+        look()
+
+    def look_both() -> Awaitable[None]:
+        look()
+        return look_async()
+
+    health = Health(max_age=0)
+    health.add("async", look_async)
+    health.add("sync", look)
+    health.add("both", look_both)
+    request.set("a user's")
+    for _ in range(3):
+        assert (await soon(health.run())).ok
+        assert health.run_sync().ok
+    assert set(seen) == {"none"}
+    assert len(seen) == 24
+    assert request.get() == "a user's"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_default_executor_is_never_touched() -> None:
+    loop = asyncio.get_running_loop()
+    used = []
+
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        used.append(args)
+        raise AssertionError("the app's own executor")
+
+    loop.run_in_executor = submit  # type: ignore[assignment]
+    health = Health(max_age=0)
+    hangs = ScriptedProbe(is_async=False)
+    hangs.hang()
+    health.add("hangs", hangs, timeout=BRIEF)
+    health.add("quick", ScriptedProbe(is_async=False))
+    for _ in range(5):
+        await soon(health.run())
+    await health.aclose()
+    hangs.release()
+    assert used == []
+
+
+async def test_the_default_limiter_is_never_touched() -> None:
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    health = Health(max_age=0)
+    probes = [ScriptedProbe(is_async=False) for _ in range(3)]
+    for number, probe in enumerate(probes):
+        probe.hang()
+        health.add(f"hangs-{number}", probe, timeout=BRIEF)
+    for _ in range(3):
+        await soon(health.run())
+    assert limiter.borrowed_tokens == 0
+    # And the app's own use of threads goes on while three probes hang.
+    assert await soon(anyio.to_thread.run_sync(lambda: 5)) == 5
+    for probe in probes:
+        probe.release()
+
+
+@both_kinds
+async def test_no_thread_keeps_the_process_from_exiting(is_async: bool) -> None:
+    hangs = ScriptedProbe(is_async=is_async)
+    hangs.hang()
+    health = Health()
+    health.add("hangs", hangs, timeout=BRIEF)
+    InThread(health.run_sync).result()
+    await soon(health.run())
+    ours = [thread for thread in threading.enumerate() if "healthmw" in thread.name]
+    assert ours
+    assert all(thread.daemon for thread in ours)
+    hangs.release()
+
+
+async def test_when_there_is_no_thread_to_be_had_the_check_fails_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_more(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    taken = ScriptedProbe(is_async=False)
+    taken.hang()
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(is_async=False))
+    health.add("other", ScriptedProbe())
+    hold = Health()
+    # So that no idle thread is left to do it.
+    for number in range(threading.active_count()):
+        hold.add(f"c{number}", taken, timeout=PATIENCE)
+    holding = InThread(hold.run_sync)
+    await until(lambda: taken.running == len(hold.checks))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        report = await soon(health.run())
+        assert report.results["it"].reason is Reason.FAILED
+        assert report.results["it"].detail == "RuntimeError: can't start new thread"
+        assert report.results["other"].ok
+    assert (await soon(health.run())).ok
+    taken.release()
+    holding.result()
+
+
+async def test_a_log_that_breaks_down_takes_nothing_with_it(
+    breakdowns: list[BaseException],
+) -> None:
+    logger = logging.getLogger("healthmw")
+
+    def broken(_record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's own")
+
+    health = Health(max_age=0)
+    health.add("sync", ScriptedProbe(GONE, is_async=False))
+    health.add("async", ScriptedProbe(GONE))
+    logger.addFilter(broken)
+    try:
+        report = await soon(health.run())
+    finally:
+        logger.removeFilter(broken)
+    assert [result.reason for result in report.results.values()] == [Reason.FAILED] * 2
+    assert not (await soon(health.run())).ok
+    await until(lambda: len(breakdowns) == 2)
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
+
+
+def test_a_half_imported_trio_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    health = Health()
+    health.add("it", ScriptedProbe())
+    for name in ("trio", "trio.lowlevel"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert asyncio.run(health.run()).ok

@@ -1,0 +1,394 @@
+"""Single flight: who asks while a check runs shares that run, and hurts nobody by leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw.testing import ManualClock, ScriptedProbe
+from tests.waiting import PATIENCE, InThread, soon, until, until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from healthmw import Report
+
+anyio_too = pytest.mark.anyio
+both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+loops = pytest.mark.parametrize("other", ["asyncio", "trio"])
+
+GONE = ConnectionError("gone")
+
+
+@anyio_too
+@both_kinds
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_fifty_readers_share_one_run(is_async: bool, fresh: bool) -> None:
+    probe = ScriptedProbe({"run": 1}, {"run": 2}, is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run(fresh=fresh))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(read)
+        await until(lambda: probe.running)
+        assert reports == []
+        probe.release()
+    assert len(reports) == 50
+    assert {id(report.results["it"]) for report in reports} == {id(reports[0].results["it"])}
+    assert reports[0].results["it"].measurements == {"run": 1}
+    assert probe.calls == 1
+
+
+@anyio_too
+@both_kinds
+@pytest.mark.parametrize("leaves", [[0], [1], [2], [0, 1], [0, 1, 2]], ids=str)
+async def test_a_reader_who_is_cancelled_cancels_nothing(is_async: bool, leaves: list[int]) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(clock=ManualClock())
+    check = health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports: list[Report] = []
+    scopes = [anyio.CancelScope() for _ in range(3)]
+
+    async def read(scope: anyio.CancelScope) -> None:
+        with scope:
+            reports.append(await health.run())
+
+    async with anyio.create_task_group() as group:
+        for scope in scopes:  # the first one begins the run
+            group.start_soon(read, scope)
+        await until(lambda: probe.running)
+        for number in leaves:
+            scopes[number].cancel()
+        await until(lambda: all(scopes[number].cancelled_caught for number in leaves))
+        assert probe.running == 1
+        probe.release()
+    assert len(reports) == 3 - len(leaves)
+    # Even where all have left, what was found is remembered.
+    await until(lambda: check.status is Status.OKAY)
+    assert (await health.run()).ok
+    assert probe.calls == 1
+
+
+@anyio_too
+async def test_cancellation_of_a_reader_is_still_cancellation() -> None:
+    probe = ScriptedProbe()
+    probe.hang()
+    health = Health()
+    health.add("it", probe)
+    with anyio.move_on_after(0.01) as scope:
+        await health.run()
+        pytest.fail("it was not cancelled")
+    assert scope.cancelled_caught
+    probe.release()
+
+
+@anyio_too
+@both_kinds
+@loops
+async def test_loops_share_a_run(is_async: bool, other: str) -> None:
+    probe = ScriptedProbe({"run": 1}, is_async=is_async)
+    health = Health(clock=ManualClock())
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await until(lambda: probe.running)
+        there = InThread(lambda: anyio.run(read, backend=other))
+        thread = InThread(lambda: reports.append(health.run_sync()))
+        probe.release()
+        await until(lambda: there.done and thread.done)
+        there.result()
+        thread.result()
+    assert [dict(report.results["it"].measurements) for report in reports] == [{"run": 1}] * 3
+    assert probe.calls == 1
+
+
+@anyio_too
+@both_kinds
+async def test_many_loops_and_threads_at_once(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=3600)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    calls: list[Callable[[], Report]] = [
+        health.run_sync,
+        lambda: anyio.run(health.run, backend="asyncio"),
+        lambda: anyio.run(health.run, backend="trio"),
+    ]
+    threads = [InThread(calls[number % 3]) for number in range(24)]
+    await until(lambda: probe.running)
+    probe.release()
+    await until(lambda: all(thread.done for thread in threads))
+    assert all(thread.result().ok for thread in threads)
+    assert probe.calls == 1
+
+
+class BusyClock(ManualClock):
+    """A clock that does something, once, when it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(1000.0)
+        self.meanwhile: Callable[[], object] | None = None
+
+    def __call__(self) -> float:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().__call__()
+
+
+@both_kinds
+def test_a_result_that_comes_in_while_a_reader_looks_needs_no_second_run(is_async: bool) -> None:
+    clock = BusyClock()
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(clock=clock)
+    health.add("it", probe)
+    # Another reader runs the check just when this one has found that there is no result yet.
+    clock.meanwhile = lambda: InThread(health.run_sync).result()
+    assert health.run_sync().ok
+    assert probe.calls == 1
+
+
+@both_kinds
+def test_a_run_that_is_about_to_tell_its_result_is_still_the_one_to_share(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=3600)
+    readers: list[InThread[Report]] = []
+
+    def ask_meanwhile(_result: object) -> bool:
+        readers.append(InThread(health.run_sync))
+        threading.Event().wait(0.1)  # were it to begin a run of its own, it would have by now
+        return False
+
+    breaker = CircuitBreaker(is_failure_result=ask_meanwhile)
+    health.add("it", probe, breaker=breaker)
+    assert health.run_sync().ok
+    assert readers[0].result().ok
+    assert probe.calls == 1
+
+
+@both_kinds
+def test_fifty_threads_share_the_quickest_of_runs(is_async: bool) -> None:
+    barrier = threading.Barrier(50)
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=3600)
+    health.add("it", probe)
+
+    def read() -> Report:
+        barrier.wait()
+        return health.run_sync()
+
+    threads = [InThread(read) for _ in range(50)]
+    assert all(thread.result().ok for thread in threads)
+    assert probe.calls == 1
+
+
+# Loops come and go; a check outlives them
+
+
+def run_on(backend: str, main: Callable[[], Any]) -> None:
+    anyio.run(main, backend=backend)
+
+
+@loops
+@pytest.mark.parametrize("after", ["asyncio", "trio"])
+def test_a_loop_that_ends_during_a_run_leaves_no_trace(other: str, after: str) -> None:
+    probe = ScriptedProbe()
+    health = Health(max_age=0)
+    health.add("it", probe)
+    probe.hang()
+
+    async def leave_in_the_middle() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(health.run)
+            await until(lambda: probe.running)
+            group.cancel_scope.cancel()
+
+    run_on(other, leave_in_the_middle)
+    assert probe.running == 0
+    probe.release()
+
+    async def again() -> None:
+        assert (await health.run()).ok
+
+    run_on(after, again)
+    assert probe.calls == 2
+
+
+@loops
+def test_a_loop_that_ends_before_a_run_has_made_its_first_step(other: str) -> None:
+    probe = ScriptedProbe()
+    health = Health(max_age=0)
+    health.add("it", probe)
+
+    async def leave_at_once() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await health.run()
+
+    async def again() -> None:
+        assert (await health.run()).ok
+
+    run_on(other, leave_at_once)
+    run_on(other, again)
+
+
+def test_a_loop_that_is_closed_in_the_middle_of_a_run() -> None:
+    probe = ScriptedProbe()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    loop = asyncio.new_event_loop()
+    reader = loop.create_task(health.run())
+    loop.run_until_complete(until(lambda: probe.running))
+    reader.cancel()
+    loop.run_until_complete(asyncio.wait([reader]))
+    loop.close()  # without a word to the tasks that are left
+    probe.release()
+    assert InThread(health.run_sync).result().ok
+    assert InThread(lambda: asyncio.run(health.run())).result().ok
+
+
+@loops
+def test_who_waits_elsewhere_for_a_run_whose_loop_ends_is_told_nothing_old(other: str) -> None:
+    clock = ManualClock()
+    probe = ScriptedProbe()
+    health = Health(clock=clock)
+    health.add("it", probe, timeout=PATIENCE)
+
+    async def ask() -> None:
+        assert (await health.run()).ok
+
+    run_on(other, ask)
+    clock.advance(3600)
+    probe.hang()
+    elsewhere: list[InThread[Report]] = []
+
+    async def leave_in_the_middle() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(health.run)
+            await until(lambda: probe.running)
+            elsewhere.append(InThread(health.run_sync))
+            await anyio.sleep(0.05)  # for it to have joined; if it has not, it runs the check anew
+            group.cancel_scope.cancel()
+
+    run_on(other, leave_in_the_middle)
+    probe.release()
+    report = elsewhere[0].result()
+    result = report.results["it"]
+    if probe.calls == 2:
+        assert (result.status, result.reason) == (Status.UNKNOWN, Reason.STALE)
+    assert (result.raw, report.ok) in {(Status.OKAY, False), (Status.OKAY, True)}
+    assert health.run_sync().ok
+
+
+def test_readers_who_went_with_their_loops_are_not_missed() -> None:
+    probe = ScriptedProbe(is_async=False)
+    health = Health(max_age=3600)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        reader = loop.create_task(health.run())
+        loop.run_until_complete(until(lambda: probe.running))
+        loop.close()  # in the middle of the waiting
+        # Or asyncio would complain of it when it is collected.
+        reader._log_destroy_pending = False  # type: ignore[attr-defined]
+    other = InThread(health.run_sync)
+    probe.release()
+    assert other.result().ok
+    assert probe.calls == 1
+
+
+# The group's deadline
+
+
+@anyio_too
+@both_kinds
+async def test_the_answer_leaves_at_the_deadline(is_async: bool) -> None:
+    slow, quick = ScriptedProbe(is_async=is_async), ScriptedProbe({"n": 1}, is_async=is_async)
+    health = Health(deadline=0.1, clock=ManualClock())
+    check = health.add("slow", slow, timeout=PATIENCE, critical=False)
+    health.add("quick", quick)
+    slow.hang()
+    for report in (await soon(health.run()), InThread(health.run_sync).result()):
+        late = report.results["slow"]
+        assert (late.status, late.raw, late.reason) == (
+            Status.FAILED,
+            Status.FAILED,
+            Reason.TIMEOUT,
+        )
+        assert late.detail == "not back within the group's deadline of 0.1 s"
+        assert late.duration >= 0.09
+        assert report.results["quick"].measurements == {"n": 1}
+        assert report.status is Status.DEGRADED
+    # It has not failed, it is only late: nobody holds that against it later.
+    assert (slow.calls, slow.running, quick.calls) == (1, 1, 1)
+    assert check.status is Status.UNKNOWN
+    slow.release()
+    await until(lambda: check.status is Status.OKAY)
+    assert (await health.run()).status is Status.OKAY
+    assert slow.calls == 1
+
+
+@anyio_too
+async def test_checks_of_a_group_run_at_once() -> None:
+    health = Health()
+    probes = [ScriptedProbe(is_async=number % 2 == 0) for number in range(20)]
+    for number, probe in enumerate(probes):
+        probe.hang()
+        health.add(f"check-{number}", probe, timeout=PATIENCE)
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: all(probe.running for probe in probes))
+        for probe in probes:
+            probe.release()
+    assert (await health.run()).ok
+    assert [probe.calls for probe in probes] == [1] * 20
+
+
+@anyio_too
+async def test_who_has_left_is_forgotten() -> None:
+    probe = ScriptedProbe()
+    health = Health(deadline=0.01)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    for _ in range(3):
+        await soon(health.run())
+        InThread(health.run_sync).result()
+    # White-box: a crowd that asks after a slow check must not pile up until it comes back.
+    under_way = health._runners["it"].under_way
+    assert under_way is not None
+    assert len(under_way._waiting) == 0
+    probe.release()
+
+
+def test_a_thread_waits_for_what_another_began() -> None:
+    probe = ScriptedProbe(is_async=False)
+    health = Health()
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    first = InThread(health.run_sync)
+    until_sync(lambda: probe.running)
+    second = InThread(health.run_sync)
+    probe.release()
+    assert first.result().ok
+    assert second.result().ok
+    assert probe.calls == 1

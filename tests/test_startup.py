@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from healthmw import Health
+from healthmw.asgi import HealthApp, HealthMiddleware
+
+if TYPE_CHECKING:
+    from healthmw.asgi import ASGIApp
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 30.0
+NEVER = 3600.0
+
+
+class Database:
+    """A probe that fails until it is told to pass. It counts its runs, and tells of each."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.runs = 0
+        self.ran = anyio.Event()
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        if self.runs == 3:
+            self.ran.set()
+        if not self.up:
+            raise ConnectionError("password=hunter2")
+
+
+class Server:
+    """What a server does with the lifespan of an app."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.told = anyio.Event()
+        self._to_app, self._received = anyio.create_memory_object_stream[Any](2)
+
+    async def receive(self) -> Any:
+        return await self._received.receive()
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        self.told.set()
+
+    async def live(self, app: Any) -> None:
+        """Start `app`; have it stop once it has said whether it started."""
+        with anyio.fail_after(PATIENCE), self._to_app, self._received:
+            async with anyio.create_task_group() as group:
+                group.start_soon(app, {"type": "lifespan", "state": {}}, self.receive, self.send)
+                await self._to_app.send({"type": "lifespan.startup"})
+                await self.told.wait()
+                if self.kinds == ["lifespan.startup.complete"]:
+                    await self._to_app.send({"type": "lifespan.shutdown"})
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.sent]
+
+
+def living(log: list[str]) -> ASGIApp:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "lifespan.startup"
+        log.append("app starts")
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        log.append("app stops")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return app
+
+
+@pytest.mark.parametrize("interval", [None, 3600])
+@pytest.mark.parametrize("alone", [False, True])
+async def test_an_app_has_not_started_before_its_checks_pass(
+    interval: float | None, *, alone: bool
+) -> None:
+    health, database, server = Health(max_age=NEVER), Database(), Server()
+    health.add("database", database, interval=interval)
+    log: list[str] = []
+    app: ASGIApp = (
+        HealthApp(health, startup_timeout=NEVER)
+        if alone
+        else HealthMiddleware(living(log), health, startup_timeout=NEVER)
+    )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.live, app)
+        with anyio.fail_after(PATIENCE):
+            await database.ran.wait()
+        assert server.sent == []
+        database.up = True
+
+    assert server.kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert log == ([] if alone else ["app starts", "app stops"])
+
+
+async def test_without_the_option_nobody_waits() -> None:
+    health, database, server = Health(), Database(), Server()
+    health.add("database", database)
+    await server.live(HealthMiddleware(living([]), health))
+    assert server.kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert database.runs == 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_an_app_that_is_not_ready_in_time_fails_to_start_and_says_why(*, alone: bool) -> None:
+    health, server = Health(), Server()
+    health.add("database", Database())
+    health.add("mail", Database(), critical=False)
+    health.add("disk", lambda: None)
+    log: list[str] = []
+    app: ASGIApp = (
+        HealthApp(health, startup_timeout=0.05)
+        if alone
+        else HealthMiddleware(living(log), health, startup_timeout=0.05)
+    )
+
+    await server.live(app)
+
+    (message,) = server.sent
+    assert message == {
+        "type": "lifespan.startup.failed",
+        "message": "healthmw: not ready to start after 0.05 s: database (failed)",
+    }
+    assert log == ([] if alone else ["app starts", "app stops"]), "it closes what it opened"
+
+
+async def test_a_check_that_hangs_does_not_hold_up_the_end() -> None:
+    health, server = Health(), Server()
+    health.add("database", anyio.sleep_forever, timeout=NEVER)
+
+    await server.live(HealthMiddleware(living([]), health, startup_timeout=0.05))
+
+    (message,) = server.sent
+    assert message["message"].endswith("database (never_run)")
+
+
+async def test_no_check_can_pass_so_nobody_waits_for_it() -> None:
+    server = Server()
+    await server.live(HealthMiddleware(living([]), Health(), startup_timeout=NEVER))
+    (message,) = server.sent
+    assert message["message"] == "healthmw: not ready to start: no check is registered"
+
+
+async def test_an_app_that_fails_to_clean_up_has_failed_to_start_all_the_same() -> None:
+    """A server that sees an exception alone may take it that the app knows no lifespan."""
+    health, server = Health(), Server()
+    health.add("database", Database())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise RuntimeError("the pool is in use")
+
+    await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
+
+    assert server.kinds == ["lifespan.startup.failed"]
+
+
+async def test_that_it_failed_to_start_is_the_last_that_a_server_hears() -> None:
+    """One that takes it for the end of the app's life must not find it still busy (hypercorn)."""
+    health, server, log = Health(), Server(), list[str]()
+    health.add("database", Database())
+    await server.live(HealthMiddleware(living(log), health, startup_timeout=0.05))
+    assert log[-1] == "app stops"
+    assert server.kinds == ["lifespan.startup.failed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), ("5", TypeError), (True, TypeError)]
+)
+async def test_the_timeout_is_a_time(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^startup_timeout"):
+        HealthMiddleware(living([]), Health(), startup_timeout=value)
+    with pytest.raises(error, match=r"^startup_timeout"):
+        HealthApp(Health(), startup_timeout=value)
