@@ -50,6 +50,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
 
     def close(self) -> None:
+        self.call(_end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
         self._loop.close()
@@ -68,7 +69,7 @@ class Proxy:
         self._reserved = _bound(0)
         self.port: int = self._reserved.getsockname()[1]
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self.mode = Mode.FORWARD
         self.cut_after = 0
         """In mode CUT: reset a connection after so many bytes of answers."""
@@ -102,7 +103,7 @@ class Proxy:
     async def _listen(self) -> None:
         if self._server is not None:
             return
-        self._server = await asyncio.start_server(self._serve, sock=_bound(self.port), backlog=512)
+        self._server = await asyncio.start_server(self._begin, sock=_bound(self.port), backlog=512)
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -117,9 +118,11 @@ class Proxy:
             else:
                 _reset(writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.answered = 0
+        self._open[writer] = asyncio.ensure_future(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._join(reader, writer)
         except (OSError, TimeoutError):
@@ -128,7 +131,7 @@ class Proxy:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            self._open.discard(writer)
+            del self._open[writer]
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode is Mode.SILENT:
@@ -274,6 +277,16 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(_CHUNK):
         writer.write(data)
         await writer.drain()
+
+
+async def _end_all() -> None:
+    """End every task but this one, and let the connections that they close be closed."""
+    await asyncio.sleep(0)  # one that was cancelled before it began would close nothing
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # closing a transport takes one more turn of the loop
 
 
 async def _first_of(*works: Coroutine[Any, Any, None]) -> None:

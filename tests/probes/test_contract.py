@@ -84,7 +84,7 @@ LOCAL: dict[str, Callable[[], Probe]] = {
     "LoadProbe": LoadProbe,
     "MemoryProbe": lambda: MemoryProbe(failed_above=None),
     "SettingsProbe": lambda: SettingsProbe(["SECRET"], source={"SECRET": PASSWORD}),
-    "sqlite": lambda: SQLAlchemyProbe(sa.create_engine("sqlite://")),
+    "sqlite": lambda: SQLAlchemyProbe(sa.create_engine("sqlite://", poolclass=sa.NullPool)),
     # Not aiosqlite: a connection that is cancelled while it opens is left to the garbage collector.
 }
 

@@ -99,6 +99,7 @@ class Grpc(Subject):
     """By a channel of the probe's own."""
 
     name = "`GRPCProbe`"
+    surely_before = 0.5  # HTTP/2 goes on with pings and windows after the answer
     resolver = "gRPC asks C's resolver, which the test has no hand in"
     server: Service
 
