@@ -123,6 +123,6 @@ lock: ## Choose the versions in constraints.txt anew, on the oldest Python suppo
 
 .PHONY: clean
 clean: ## Remove everything that these targets make
-	rm -rf .venv .venvs build dist docs/_build .demo .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venvs build dist docs/_build .demo .ci-cache .coverage* .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
