@@ -219,6 +219,7 @@ class CircuitBreaker:
         with self._lock:
             phase = self._phase
             calls, failures, slow = phase.counts(now)
+            total_successes, total_failures = self._totals()
             return BreakerSnapshot(
                 state=phase.state,
                 calls=calls,
@@ -231,8 +232,8 @@ class CircuitBreaker:
                 retry_after=self._retry_after(now),
                 rejected=self._rejected.read(),
                 opened_count=self._opened_count,
-                total_successes=self._past_successes + phase.successes.read(),
-                total_failures=self._past_failures + phase.failures,
+                total_successes=total_successes,
+                total_failures=total_failures,
             )
 
     def subscribe(
@@ -390,6 +391,13 @@ class CircuitBreaker:
             self._clock = clock
         if self._random is draw_jitter:
             self._random = random_
+
+    def _totals(self) -> tuple[int, int]:
+        """Return all successes and failures so far. It asks no clock, so it works anywhere."""
+        with self._lock:
+            phase = self._phase
+            successes = self._past_successes + phase.successes.read()
+            return successes, self._past_failures + phase.failures
 
     def _after_fork(self) -> None:
         """Renew the locks: in the child, the thread that held one does not exist."""

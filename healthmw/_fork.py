@@ -6,11 +6,14 @@ for the endpoint comes in, `notice()` looks whether this is still the same proce
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+_log = logging.getLogger("healthmw")
 
 
 class _Forks:
@@ -24,13 +27,21 @@ class _Forks:
 
     def happened(self) -> None:
         self._pid = os.getpid()
-        for call in self._calls:
-            call()
+        each(self._calls)
 
     def notice(self) -> None:
         """Do what is due, if this is a child and nobody has said so."""
         if os.getpid() != self._pid:
             self.happened()
+
+
+def each(calls: Iterable[Callable[[], None]]) -> None:
+    """Call each, also after one that raised: what it leaves undone must not spoil the others."""
+    for call in calls:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - whatever it is, the others come first
+            _log.exception("in a child process, healthmw could not begin anew")
 
 
 _forks = _Forks()

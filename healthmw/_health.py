@@ -19,7 +19,7 @@ from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._check import BUILTIN_GROUPS, Check, name_of, names, seconds
 from healthmw._flight import wait_for, wait_for_sync
-from healthmw._fork import in_child, notice
+from healthmw._fork import each, in_child, notice
 from healthmw._groups import DEFAULT_CODES, Group, merged_codes
 from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
@@ -681,8 +681,7 @@ def _after_fork_in_child() -> None:
     _native.after_fork()
     THREADS.after_fork()
     PORTAL.after_fork()
-    for health in list(_healths):
-        health._after_fork()  # noqa: SLF001 - this module's own
+    each([health._after_fork for health in _healths])  # noqa: SLF001 - this module's own
 
 
 in_child(_after_fork_in_child)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from healthmw._fork import each
 from tests.programs import run_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -178,3 +179,36 @@ print(join(child(main)))
 """
     )
     assert out == "0\n"
+
+
+def test_a_clock_that_does_not_run_in_the_child_spoils_nothing() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+other = Health()
+other.add("other", ScriptedProbe(), breaker=CircuitBreaker(clock=anyio.current_time))
+health = Health(max_age=3600)
+health.add("it", ScriptedProbe())
+assert asyncio.run(other.run()).ok and health.run_sync().ok
+
+def main():
+    assert other.history("other").runs == health.history("it").runs == 0
+    assert asyncio.run(other.run()).ok and health.run_sync().ok
+
+print([join(pid) for pid in [child(main) for _ in range(2)]])
+"""
+    )
+    assert out == "[0, 0]\n"
+
+
+def test_what_can_not_begin_anew_is_logged_and_spares_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[str] = []
+
+    def breaks() -> None:
+        raise OSError("no more memory")
+
+    each([lambda: done.append("before"), breaks, lambda: done.append("after")])
+    assert done == ["before", "after"]
+    assert "could not begin anew" in caplog.text
