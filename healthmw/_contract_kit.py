@@ -6,8 +6,10 @@ import contextlib
 import gc
 import inspect
 import logging
+import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +21,8 @@ from healthmw._loop import LoopGoneError, current_loop
 from healthmw._steps import Steps, stepwise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from healthmw._probe import Probe
 
@@ -28,6 +31,42 @@ GIVES_UP = 2.0
 
 _SETTLES = 10.0
 """How long, in seconds, what is on its way out may take to be gone."""
+
+_IDLE = "check_probe-idle"
+
+
+def patiently(seconds: float, step: float = 0.05) -> Iterator[float]:
+    """Yield the length of one step after the other, until they make `seconds` together.
+
+    Steps are counted, not the clock's seconds: where the machine is so busy that a step takes ten
+    times its length, the probe has as little of it, and gets ten times as long.
+    """
+    for number in range(math.ceil(seconds / step)):
+        yield min(step, seconds - number * step)
+
+
+class Pool(ThreadPoolExecutor):
+    """A loop's default executor whose idle threads can be told from those that are at work.
+
+    asyncio starts another thread, up to a number, whenever the last one has not said yet that it is
+    free. So there may be more after each run, and none is a leak.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix=_IDLE)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a thread call `fn`, and call itself otherwise meanwhile."""
+
+        def work() -> Any:
+            thread = threading.current_thread()
+            idle, thread.name = thread.name, "check_probe-busy"
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                thread.name = idle
+
+        return super().submit(work)
 
 
 class Run:
@@ -54,8 +93,11 @@ class Run:
 
     async def ends(self, within: float) -> bool:
         """Wait for the end of the run; return False when it has not come `within` seconds."""
-        with anyio.move_on_after(within):
-            await self._ended.wait()
+        for step in patiently(within):
+            if self._ended.is_set():
+                break
+            with anyio.move_on_after(step):
+                await self._ended.wait()
         await anyio.lowlevel.checkpoint()  # so that its task can leave
         return self._ended.is_set()
 
@@ -101,16 +143,13 @@ async def close(probe: Probe) -> None:
     close = _probe.closer(probe)
     if close is None:
         return
-    try:
-        with anyio.fail_after(GIVES_UP):
-            if inspect.iscoroutinefunction(close):
-                await close()
-            else:
-                await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
-    except TimeoutError:
-        raise AssertionError(f"closing it took more than {GIVES_UP:g} s. Bound it") from None
-    except Exception as exc:
-        raise AssertionError(f"closing it raised {type(exc).__name__}") from exc
+    closing = Run(close)
+    if not await closing.ends(GIVES_UP):
+        closing.cancel()
+        raise AssertionError(f"closing it took more than {GIVES_UP:g} s. Bound it")
+    if closing.error is not None:
+        name = type(closing.error).__name__
+        raise AssertionError(f"closing it raised {name}") from closing.error
 
 
 class Census:
@@ -128,16 +167,15 @@ class Census:
 
     async def settles(self, when: str, mend: str) -> None:
         """Wait until no more is open than then."""
-        began = time.monotonic()
-        collected = False
-        while more := self._more():
-            waited = time.monotonic() - began
-            if waited > _SETTLES:
-                raise AssertionError(f"{when} there are {more} more than before. {mend}")
-            if waited > _SETTLES / 10 and not collected:
-                collected = True
+        steps = [*patiently(_SETTLES, 0.01)]
+        for number, step in enumerate(steps):
+            if not self._more():
+                return
+            if number == len(steps) // 10:
                 gc.collect()  # what only waits for that is not lost
-            await anyio.sleep(0.01)
+            await anyio.sleep(step)
+        if more := self._more():
+            raise AssertionError(f"{when} there are {more} more than before. {mend}")
 
     def _more(self) -> str:
         now = _count()
@@ -149,7 +187,10 @@ def _count() -> dict[str, int]:
     files = Path("/dev/fd")  # on Linux and macOS
     return {
         "open files or sockets": len([*files.iterdir()]) if files.is_dir() else 0,
-        "threads": sum(thread.name != "healthmw-probe" for thread in threading.enumerate()),
+        "threads": sum(
+            thread.name != "healthmw-probe" and not thread.name.startswith(_IDLE)
+            for thread in threading.enumerate()
+        ),
         "tasks": sum(task.name != "healthmw" for task in anyio.get_running_tasks()),  # not ours
     }
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import pytest
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from healthmw._probe import Probe
 
+    Row: TypeAlias = "tuple[str, Callable[[Dependency], Any], str]"
+
 SECRET = "hunter2/x"
 
 
@@ -32,6 +34,7 @@ class Dependency:
 
     def __init__(self) -> None:
         self.state = "well"
+        self.runs = 0
 
     @contextlib.contextmanager
     def _turn(self, state: str) -> Iterator[None]:
@@ -106,10 +109,38 @@ def check(make: Callable[[Dependency], Any], **options: Any) -> tuple[str, ...]:
         dependency.state = "well"  # for what still hangs
 
 
+class BusyPool(Good):
+    """Needs one thread more of the loop's own in each run, and holds none of them up."""
+
+    async def __call__(self) -> None:
+        self.dependency.runs += 1
+        all_here = threading.Barrier(self.dependency.runs, timeout=30)
+        waiting = [asyncio.to_thread(all_here.wait) for _ in range(all_here.parties)]
+        await asyncio.gather(*waiting)
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("make", [Good, GoodSync])
 def test_good_probes_keep_to_it(make: Callable[[Dependency], Probe], backend: str) -> None:
     assert check(make, backend=backend) == PROBE_RULES
+
+
+def test_threads_that_the_loop_keeps_ready_are_no_leak() -> None:
+    assert check(BusyPool, rules=["closes"])
+
+
+class StallsOnce(Good):
+    stalled = False
+
+    async def __call__(self) -> None:
+        if self.dependency.state == "hangs" and not self.stalled:
+            self.stalled = True
+            time.sleep(0.6)  # noqa: ASYNC251 - in place of a machine that is busy elsewhere
+        await super().__call__()
+
+
+def test_a_stall_that_does_not_come_again_is_not_the_probes() -> None:
+    assert check(StallsOnce, rules=["bounded"])
 
 
 def test_what_can_be_tested_depends_on_what_is_given() -> None:
@@ -308,6 +339,12 @@ class LeavesThreads(Good):
         await super().__call__()
 
 
+class LeavesThreadsOfTheLoops(LeavesThreads):
+    async def __call__(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._stop.wait)
+        await Good.__call__(self)
+
+
 class LeavesTasks(Good):
     async def __call__(self) -> None:
         opened.append(asyncio.ensure_future(asyncio.sleep(3600)))
@@ -409,22 +446,17 @@ class SyncClosesForEver(GoodSync):
         stop.wait()
 
 
-BROKEN: list[tuple[str, Callable[[Dependency], Any], str]] = [
+BROKEN: list[Row] = [
     ("passes", lambda _: "no probe", r"make\(\) returned no probe: .* not str"),
     ("passes", lambda _: Good, r"make\(\) returned no probe: .* pass an instance"),
     ("passes", AlwaysFails, "the dependency is well, and it raised"),
-    ("passes", IsNeverBack, "not back after 1 s, though the dependency is well"),
     ("passes", SaysFalse, "and it raised.*: ProbeFailedError"),
     ("passes", FailsTheSecondTime, "and it raised; make it pass, and all through: RuntimeError"),
     ("another_loop", KeepsItsFirstLoop, "on another event loop .* Keep clients .* for each loop"),
     ("reentrant", OneReaderOnly, r"4 of 5 runs at once failed.*already waiting.* by a lock"),
-    ("bounded", WaitsForEver, r"still running 0.5 s after .* Put a time limit around"),
-    ("bounded", WaitsForEverInItsThread, "still running 0.5 s after .* the driver's timeouts"),
     ("bounded", TakesSilenceForConsent, "passed while the dependency did not answer"),
-    ("bounded", Blocks, r"blocked the event loop for \d\.\d s. Make it a plain function"),
-    ("bounded", BlocksForGood, r"not over after .* blocks the event loop or hangs"),
+    ("bounded", Blocks, "blocked the event loop for more than half a second. Make it"),
     ("bounded", NeverTheSameAgain, "answers again, and it raised; begin anew after a timeout"),
-    ("cancellable", TakesNoNotice, "cancelled, and still running 0.5 s later. Don't catch"),
     ("cancellable", PassesWhenCancelled, "cancelled while .*, and it passed. Don't catch"),
     ("cancellable", NotAfterACancellation, "the run after one that was cancelled; leave nothing"),
     ("recovers", KeepsADeadConnection, "well again, and it raised. Replace a kept connection"),
@@ -432,6 +464,7 @@ BROKEN: list[tuple[str, Callable[[Dependency], Any], str]] = [
     ("recovers", Exits, "raised SystemExit, which is no Exception. Raise ProbeFailedError"),
     ("leak_free", LeavesFilesOpen, r"after 5 runs there are \d open files .* Close in `finally`"),
     ("leak_free", LeavesThreads, r"after 5 runs there are \d threads more than before"),
+    ("leak_free", LeavesThreadsOfTheLoops, r"after 5 runs there are \d threads more than before"),
     ("leak_free", LeavesTasks, r"after 5 runs there are \d tasks more than before"),
     ("leak_free", LeavesFilesOpenWhenItFails, r"after runs that failed there are \d open files"),
     ("leak_free", LeavesFilesOpenWhenCancelled, r"after runs that were cancelled there are \d"),
@@ -444,18 +477,43 @@ BROKEN: list[tuple[str, Callable[[Dependency], Any], str]] = [
     ("closes", NothingCloses, r"after it was closed there are \d open files .* Give it an aclose"),
     ("closes", ClosedForGood, "run after it had been closed; open anew on demand: RuntimeError"),
     ("closes", ClosedOnce, "closing it raised RuntimeError"),
-    ("closes", ClosesForEver, "closing it took more than 0.5 s. Bound it"),
-    ("closes", SyncClosesForEver, "closing it took more than 0.5 s. Bound it"),
 ]
+
+# Those that never end, each with the bounds, in seconds, that make it short.
+STUBBORN: list[tuple[dict[str, float], Row]] = [
+    (
+        {"_PATIENCE": 1.0},
+        ("passes", IsNeverBack, "not back after 1 s, though the dependency is well"),
+    ),
+    (
+        {"within": 0.5},
+        ("bounded", WaitsForEver, r"still running 0.5 s after .* Put a time limit around"),
+    ),
+    (
+        {"within": 0.5},
+        ("bounded", WaitsForEverInItsThread, "still running 0.5 s after .* the driver's timeouts"),
+    ),
+    (
+        {"_PATIENCE": 1.0, "within": 0.5},
+        ("bounded", BlocksForGood, r"not over after .* blocks the event loop or hangs"),
+    ),
+    (
+        {"GIVES_UP": 0.5},
+        ("cancellable", TakesNoNotice, "cancelled, and still running 0.5 s later. Don't catch"),
+    ),
+    ({"GIVES_UP": 0.5}, ("closes", ClosesForEver, "closing it took more than 0.5 s. Bound it")),
+    ({"GIVES_UP": 0.5}, ("closes", SyncClosesForEver, "closing it took more than 0.5 s. Bound it")),
+]
+
+
+def names(rows: list[Row]) -> list[str]:
+    return [f"{rule}-{make.__name__}" for rule, make, _ in rows]
 
 
 @pytest.fixture
 def tidy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Bound what a test takes to fail, and clean up after the probes."""
+    """Bound what a leak takes to be told, and clean up after the probes."""
     monkeypatch.setattr(_contract_kit, "_SETTLES", 0.5)
-    monkeypatch.setattr(_contract_kit, "GIVES_UP", 0.5)
-    monkeypatch.setattr(_probe_contract, "GIVES_UP", 0.5)
-    monkeypatch.setattr(_probe_contract, "_PATIENCE", 1.0)
     yield
     for one in opened:
         with contextlib.suppress(AttributeError):
@@ -466,28 +524,45 @@ def tidy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tidy")
-@pytest.mark.parametrize(
-    ("rule", "make", "complaint"), BROKEN, ids=[f"{r}-{m.__name__}" for r, m, _ in BROKEN]
-)
+@pytest.mark.parametrize(("rule", "make", "complaint"), BROKEN, ids=names(BROKEN))
 def test_what_breaks_it_is_told_what_is_wrong_and_how_to_mend_it(
     rule: str, make: Callable[[Dependency], Probe], complaint: str
 ) -> None:
     with pytest.raises(AssertionError, match=rf"^{rule}: .*{complaint}"):
-        check(make, rules=[rule], within=0.5)
+        check(make, rules=[rule])
 
 
 @pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize(("bounds", "row"), STUBBORN, ids=names([row for _, row in STUBBORN]))
+def test_what_never_ends_is_told_so(
+    bounds: dict[str, float], row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (_contract_kit, _probe_contract):
+        for name in {*bounds} & {*vars(module)}:
+            monkeypatch.setattr(module, name, bounds[name])
+    rule, make, complaint = row
+    with pytest.raises(AssertionError, match=rf"^{rule}: .*{complaint}"):
+        check(make, rules=[rule], within=bounds.get("within", 20))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up soon what is not to end."""
+    monkeypatch.setattr(_contract_kit, "GIVES_UP", 0.5)
+    monkeypatch.setattr(_probe_contract, "GIVES_UP", 0.5)
+
+
+@pytest.mark.usefixtures("soon")
 def test_an_async_probe_may_leave_its_bound_to_the_check() -> None:
     assert check(WaitsForEver, rules=["bounded"], within=None) == ("bounded",)
 
 
-@pytest.mark.usefixtures("tidy")
 def test_secrets_are_looked_for_even_where_a_run_has_no_end() -> None:
     assert check(WaitsForEver, rules=["secret_free"], within=0.1)
     assert check(Good, rules=["secret_free", "cancellable"], down=None, hangs=None)
 
 
-@pytest.mark.usefixtures("tidy")
+@pytest.mark.usefixtures("soon")
 def test_but_not_where_it_does_not_give_in() -> None:
     with pytest.raises(AssertionError, match="bounded: still running"):
         check(TakesNoNotice, rules=["bounded"], within=None)

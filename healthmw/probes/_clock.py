@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import struct
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from healthmw._bounds import above
-from healthmw._driver import check_timeout, look_up
+from healthmw._driver import check_timeout, resolve
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _1900_TO_1970 = 2_208_988_800
 _ERA = 2**32
+_PACKET = 48
 _SERVER = 4
 _MAX_STRATUM = 15
 _MAX_PORT = 65535
@@ -72,7 +74,7 @@ class ClockProbe:
                 offset, latency = await self._ask()
         except TimeoutError:
             raise ProbeTimeoutError(f"no time within {self._timeout:g} s") from None
-        except (OSError, anyio.BrokenResourceError) as exc:
+        except OSError as exc:
             raise ProbeFailedError(f"can't ask {self._server}: {exc}") from exc
         found = {"offset_seconds": offset, "latency_seconds": latency}
         side = "behind" if offset > 0 else "ahead of"
@@ -81,21 +83,29 @@ class ClockProbe:
 
     async def _ask(self) -> tuple[float, float]:
         """Return by how much this clock is behind, and how long the answer took, in seconds."""
-        await look_up(self._server)
+        address = (await resolve(self._server))[0]
         # The time that a client shows is for itself: by a random one it knows a forged answer.
         token = secrets.token_bytes(8)
-        async with await anyio.create_connected_udp_socket(self._server, self._port) as udp:
+        # Not by anyio's UDP: on asyncio that resolves even an address in the app's own threads.
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as udp:
+            udp.setblocking(False)
+            udp.connect((address, self._port))
             sent, began = time.time(), time.perf_counter()
-            await udp.send(struct.pack("!B39x8s", 4 << 3 | 3, token))  # version 4, a client
+            udp.send(struct.pack("!B39x8s", 4 << 3 | 3, token))  # version 4, a client
             while True:
-                answer = await udp.receive()
+                await anyio.wait_readable(udp)
+                answer = udp.recv(_PACKET)
                 latency = time.perf_counter() - began
-                if len(answer) >= 48 and answer[24:32] == token:
+                if len(answer) == _PACKET and answer[24:32] == token:
                     break
         if answer[0] & 7 != _SERVER or not 0 < answer[1] <= _MAX_STRATUM or answer[0] >> 6 == 3:
             raise ProbeFailedError(f"{self._server} says that it does not know the time itself")
         received, answered = (_unix(part, near=sent) for part in (answer[32:40], answer[40:48]))
         return ((received - sent) + (answered - (sent + latency))) / 2, latency
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _unix(stamp: bytes, *, near: float) -> float:

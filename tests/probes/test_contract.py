@@ -61,10 +61,11 @@ def relay() -> Iterator[Relay]:
 def test_http(relay: Relay, backend: str) -> None:
     url = f"http://app:s3cr3t%2Fb4it@127.0.0.1:{relay.port}/?token={PASSWORD}"
     check_probe(
-        lambda: HTTPProbe(url, headers={"Authorization": PASSWORD}, timeout=0.5),
+        lambda: HTTPProbe(url, headers={"Authorization": PASSWORD}, timeout=1),
         rounds=10,
         down=relay.down,
         hangs=relay.hangs,
+        within=20,
         secrets=[PASSWORD],
         backend=backend,
     )
@@ -129,10 +130,11 @@ def test_certificate(backend: str, tmp_path: Path) -> None:
     with FakeServer(silent, tls=context) as server, Relay(server.port) as relay:
         check_probe(
             lambda: CertificateProbe(
-                "127.0.0.1", relay.port, cafile=tmp_path / "ca.pem", timeout=0.5
+                "127.0.0.1", relay.port, cafile=tmp_path / "ca.pem", timeout=1
             ),
             down=relay.down,
             hangs=relay.hangs,
+            within=20,
             backend=backend,
         )
 
@@ -141,7 +143,8 @@ def test_certificate(backend: str, tmp_path: Path) -> None:
 def test_clock(backend: str) -> None:
     with TimeServer() as server:
         check_probe(
-            lambda: ClockProbe("127.0.0.1", port=server.port, timeout=0.5),
+            lambda: ClockProbe("127.0.0.1", port=server.port, timeout=1),
             hangs=server.hangs,
+            within=20,
             backend=backend,
         )

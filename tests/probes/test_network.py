@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -246,6 +248,19 @@ async def test_a_time_server_that_does_not_answer() -> None:
         await ClockProbe("127.0.0.1", port=server.port, timeout=0.1)()
     with pytest.raises(ProbeFailedError):  # refused, or nothing at all
         await ClockProbe("127.0.0.1", port=server.port, timeout=0.5)()
+
+
+def test_the_time_is_known_while_the_apps_threads_are_all_busy() -> None:
+    class NoneIsFree(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("this would wait for a thread")
+
+    async def main() -> object:
+        asyncio.get_running_loop().set_default_executor(NoneIsFree())
+        return await ClockProbe("127.0.0.1", port=server.port, timeout=PATIENT)()
+
+    with TimeServer() as server:
+        assert asyncio.run(main())
 
 
 # Options
