@@ -17,17 +17,18 @@ from healthmw import _native
 from healthmw._background import Background
 from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
-from healthmw._check import BUILTIN_GROUPS, Check, name_of, names, seconds
+from healthmw._change_log import log_circuit, log_result
+from healthmw._check import Check, seconds
 from healthmw._flight import wait_for, wait_for_sync
 from healthmw._fork import each, in_child, notice
-from healthmw._groups import DEFAULT_CODES, Group, merged_codes
 from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
 from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import Loop, current_loop
-from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status, worst
+from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
 from healthmw._portal import PORTAL
+from healthmw._registry import Registry
 from healthmw._release import release_id
 from healthmw._runner import Run, Runner
 from healthmw._threads import THREADS
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("healthmw")
 
 _P = TypeVar("_P", bound="Callable[[], Any]")
-
-_BUILTIN_CODES: Mapping[str, Mapping[Status, int]] = {"release": {Status.DEGRADED: 503}}
 
 
 class _Held(NamedTuple):
@@ -105,12 +104,9 @@ class Health:
         check_function("random", random)
         self.clock = clock
         self._random = random
-        self._runners: dict[str, Runner] = {}
+        self._registry = Registry()
+        self._runners = self._registry.runners
         self._recorders: dict[str, Recorder] = {}
-        self._groups = {
-            name: Group(name=name, codes=merged_codes(DEFAULT_CODES, _BUILTIN_CODES.get(name)))
-            for name in BUILTIN_GROUPS
-        }
         self._draining = False
         self._latched: dict[str, _Held] = {}
         self._side_servers: list[SideServer] = []
@@ -191,9 +187,7 @@ class Health:
             description=description,
         )
         with self._lock:
-            self._check_unused(name)
-            for group in sorted(check.groups):
-                self._known_group(group)
+            self._registry.admit(check)
             if breaker is not None:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
                 breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
@@ -223,37 +217,9 @@ class Health:
         `checks` names members; a check can also name the group (`groups=`). `codes` maps statuses
         to HTTP status codes, and is laid over the defaults. The group answers at `/<name>`.
         """
-        members = names("checks", checks)
         with self._lock:
-            if name in BUILTIN_GROUPS:
-                if members and name != "live":
-                    raise ValueError(f"checks: the members of {name!r} are given; leave it out")
-            else:
-                name_of("name", name)
-                self._check_unused(name)
-            old = self._groups.get(name, Group(name=name, codes=DEFAULT_CODES))
-            self._groups[name] = replace(
-                old, codes=merged_codes(old.codes, codes), checks=old.checks | members
-            )
+            self._registry.define(name, checks, codes)
             self._changed()
-
-    def _check_unused(self, name: str) -> None:
-        if name in BUILTIN_GROUPS:
-            raise ValueError(f"name={name!r} is reserved: it is a built-in group; choose another")
-        if name in self._groups:
-            raise ValueError(f"name={name!r} is taken by a group; choose another")
-        if name in self._runners:
-            raise ValueError(f"name={name!r} is taken: a check of that name is registered already")
-
-    def _known_group(self, name: str) -> Group:
-        try:
-            return self._groups[name]
-        except KeyError:
-            known = ", ".join(self._groups)
-            raise ValueError(
-                f"groups: there is no group {name!r}, only {known}; "
-                f"define your own first: health.group({name!r})"
-            ) from None
 
     @property
     def checks(self) -> Mapping[str, Check]:
@@ -270,14 +236,14 @@ class Health:
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of the groups, built-in ones first."""
-        return tuple(self._groups)
+        return tuple(self._registry.groups)
 
     def members(self, group: str) -> tuple[str, ...]:
         """Return the names of the checks of `group` (of the check of that name: itself).
 
         Raises `ValueError` when nothing has that name.
         """
-        return tuple(runner.check.name for runner in self._members(group))
+        return tuple(runner.check.name for runner in self._registry.members(group))
 
     def history(self, name: str) -> History:
         """Return what the check `name` remembers of its past. Raises `ValueError` for no check."""
@@ -285,19 +251,11 @@ class Health:
 
     def __contains__(self, name: object) -> bool:
         """Tell whether `name` is a check or a group."""
-        return name in self._runners or name in self._groups
+        return name in self._runners or name in self._registry.groups
 
     def validate(self) -> None:
         """Raise `ValueError` for a group of the user's own that names nothing."""
-        for group in self._groups.values():
-            unknown = sorted(group.checks - self._runners.keys())
-            if unknown:
-                raise ValueError(f"group {group.name!r} names {unknown[0]!r}, which is no check")
-            if group.name not in BUILTIN_GROUPS and not self._members(group.name):
-                raise ValueError(
-                    f"group {group.name!r} has no checks, so it could never pass: "
-                    f"name some (checks=), or put some in it (groups=[{group.name!r}])"
-                )
+        self._registry.validate()
 
     # Verdicts
 
@@ -369,27 +327,8 @@ class Health:
         if held is not None:
             return held
         with self._lock:
-            runners = self._members(group)
+            runners = self._registry.members(group)
             return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
-
-    def _members(self, group: str) -> list[Runner]:
-        defined = self._groups.get(group)
-        if defined is not None:
-            return [r for r in list(self._runners.values()) if defined.has(r.check)]
-        if group in self._runners:
-            return [self._runners[group]]
-        known = ", ".join([*self._groups, *self._runners])
-        raise ValueError(f"there is no group or check {group!r}, only {known}")
-
-    def _chosen(self, group: str, only: Collection[str] | None) -> list[Runner]:
-        members = self._members(group)
-        if only is None:
-            return members
-        chosen = [runner for runner in members if runner.check.name in only]
-        if not chosen or len(chosen) < len(set(only)):
-            known = ", ".join(runner.check.name for runner in members)
-            raise ValueError(f"only={sorted(only)!r} must name checks of {group!r}: {known}")
-        return chosen
 
     def _begin(
         self,
@@ -400,7 +339,7 @@ class Health:
         only: Collection[str] | None,
     ) -> _Begun:
         begun = _Begun({}, {})
-        for runner in self._chosen(group, only):
+        for runner in self._registry.chosen(group, only):
             name = runner.check.name
             seen = runner.check.latest
             known = None if fresh else runner.known()
@@ -419,7 +358,7 @@ class Health:
         with self._lock:
             results: dict[str, Result] = {}
             until = math.inf
-            for runner in self._chosen(group, only):
+            for runner in self._registry.chosen(group, only):
                 result, good_until = self._outcome(runner, begun, now)
                 results[runner.check.name] = result
                 until = min(until, good_until)
@@ -458,20 +397,9 @@ class Health:
         return run.result, known[1] if known is not None else -math.inf
 
     def _report(self, group: str, results: dict[str, Result]) -> Report:
-        defined = self._groups.get(group)
-        reason: Reason | None = None
-        if defined is None:
-            status = results[group].status
-            codes = DEFAULT_CODES
-        else:
-            status = worst((r.counted for r in results.values()), empty=Status.UNKNOWN)
-            codes = defined.codes
-            if group == "ready" and self._draining:
-                status, reason = Status.FAILED, Reason.DRAINING
-            elif not results and group == "live" and not defined.checks:
-                status = Status.OKAY
-            elif not results or not defined.checks <= self._runners.keys():
-                status, reason = Status.UNKNOWN, Reason.NO_CHECKS
+        status, reason, codes = self._registry.verdict(group, results)
+        if group == "ready" and self._draining:
+            status, reason = Status.FAILED, Reason.DRAINING
         return Report(
             group=group,
             status=status,
@@ -512,21 +440,7 @@ class Health:
         self._changed()
         if new.status is old.status and old.reason is not Reason.NEVER_RUN:
             return
-        if new.ok:
-            level = logging.INFO if new.status is Status.OKAY else logging.WARNING
-        else:
-            level = logging.ERROR if check.critical else logging.WARNING
-        logger.log(
-            level,
-            "check %s: %s -> %s%s%s%s",
-            check.name,
-            old.status,
-            new.status,
-            f" ({new.reason})" if new.reason.value != new.status.value else "",
-            f": {new.detail}" if new.detail else "",
-            f"\n{failure}" if failure else "",
-        )
-
+        log_result(check, old, new, failure)
         self._tell(
             check.name,
             old=old.status,
@@ -539,13 +453,7 @@ class Health:
     def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
         self._recorders[name].circuit(event.new)
         self._changed()
-        if event.new is BreakerState.CLOSED:
-            level = logging.INFO
-        elif event.new is BreakerState.HALF_OPEN or event.old is BreakerState.HALF_OPEN:
-            level = logging.DEBUG  # a trial; an outage may have thousands of them
-        else:
-            level = logging.WARNING
-        logger.log(level, "check %s: circuit %s -> %s", name, event.old, event.new)
+        log_circuit(name, event)
         if event.new is BreakerState.OPEN:
             self._background.recover(self._runners[name])
 
