@@ -241,6 +241,33 @@ def test_another_scheme_is_the_apps_own_affair(transport: Transport) -> None:
         assert level(transport, app, headers={"Authorization": value}) == "names"
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_timings_are_for_the_authorised_in_every_format(transport: Transport, form: str) -> None:
+    app = transport.middleware(failing(), authorize=Token(TOKEN))
+
+    # The second is served from memory, and so is what the others get after it.
+    for _ in range(2):
+        timing = transport.ask(app, query=f"format={form}", headers=RIGHT)["server-timing"]
+        assert re.fullmatch(r"[\w-]+;dur=\d+\.\d(, [\w-]+;dur=\d+\.\d)*", timing)
+        assert {one.partition(";")[0] for one in timing.split(", ")} >= {"database", "search"}
+        assert PASSWORD not in timing
+        for headers in ({}, WRONG):
+            assert "server-timing" not in transport.ask(
+                app, query=f"format={form}", headers=headers
+            )
+
+
+def test_timings_are_of_what_was_asked_for(transport: Transport) -> None:
+    app = transport.middleware(failing(), authorize=Token(TOKEN))
+
+    one = transport.ask(app, "/health_check/search", headers=RIGHT)["server-timing"]
+    assert one.startswith("search;dur=")
+    assert "," not in one
+    some = transport.ask(app, query="only=database", headers=RIGHT)["server-timing"]
+    assert some.startswith("database;dur=")
+    assert "," not in some
+
+
 def test_a_wrong_token_never_takes_the_app_for_dead(transport: Transport) -> None:
     app = transport.middleware(healthy(), authorize=Token(TOKEN))
 
