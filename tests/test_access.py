@@ -302,6 +302,55 @@ def test_guessing_is_slowed_down(transport: Transport) -> None:
     assert level(transport, app, headers=WRONG) == "429"
 
 
+KEY = "a-key-of-the-operators"
+
+
+def by_key(caller: Caller) -> bool:
+    if not caller.header("X-Api-Key"):
+        return False
+    if caller.header("X-Api-Key") != KEY:
+        raise WrongCredentialsError
+    return True
+
+
+async def by_key_async(caller: Caller) -> bool:
+    return by_key(caller)
+
+
+@pytest.mark.parametrize(
+    ("interface", "rule"), [("wsgi", by_key), ("asgi", by_key), ("asgi", by_key_async)]
+)
+def test_guessing_against_a_rule_of_the_users_own_is_slowed_down(interface: str, rule: Any) -> None:
+    now, transport = [1000.0], TRANSPORTS[interface]
+    app = transport.middleware(
+        failing(clock=lambda: now[0]), authorize=[rule, Networks("10.1.0.0/16")]
+    )
+    right, wrong = {"X-Api-Key": KEY}, {"X-Api-Key": "another"}
+
+    assert [level(transport, app, headers=wrong) for _ in range(12)] == ["403"] * 10 + ["429"] * 2
+    assert level(transport, app, headers=right) == "429"
+    assert level(transport, app) == "names"
+    assert level(transport, app, headers=right, peer="10.0.0.7") == "full"
+    # A network is no guess: who is in one is let through, whoever else guesses from there.
+    for _ in range(12):
+        assert level(transport, app, headers=wrong, peer="10.1.0.7") == "full"
+    now[0] += 6
+    assert level(transport, app, headers=right) == "full"
+    assert level(transport, app, headers=wrong) == "403"
+    assert level(transport, app, headers=wrong) == "429"
+
+
+def test_guessing_is_slowed_down_whoever_else_is_asked() -> None:
+    transport = TRANSPORTS["wsgi"]
+    app = transport.middleware(failing(clock=lambda: 1000.0), authorize=[by_key, Token(TOKEN)])
+
+    for _ in range(10):
+        assert level(transport, app, headers={"X-Api-Key": "another"}) == "401"
+    assert level(transport, app, headers={"X-Api-Key": KEY}) == "429"
+    assert level(transport, app, headers=RIGHT) == "429"
+    assert level(transport, app) == "names"
+
+
 def test_who_is_right_is_never_slowed_down(transport: Transport) -> None:
     app = transport.middleware(failing(), authorize=Token(TOKEN))
 
