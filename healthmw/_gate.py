@@ -55,10 +55,12 @@ class Gate:
         challenges = [_challenge(authorizer) for authorizer in self._authorizers]
         self.challenge = ", ".join(dict.fromkeys(filter(None, challenges)))
         self._throttle = Throttle(clock)
+        # Who has called credentials wrong can be guessed at: by the place among the authorizers.
+        self._guessable: set[int] = set()
 
     def standing(self, caller: Caller) -> Standing:
         """Judge `caller`."""
-        inquiry = _Inquiry(caller, throttled=self._throttle.wait(caller.peer) > 0)
+        inquiry = self._inquiry(caller)
         for authorizer in self._authorizers:
             with inquiry:
                 inquiry.hear(inquiry.ask(authorizer))
@@ -66,12 +68,16 @@ class Gate:
 
     async def standing_async(self, caller: Caller) -> Standing:
         """Judge `caller`, by functions that may have to wait."""
-        inquiry = _Inquiry(caller, throttled=self._throttle.wait(caller.peer) > 0)
+        inquiry = self._inquiry(caller)
         for authorizer in self._authorizers:
             with inquiry:
                 answer = inquiry.ask(authorizer)
                 inquiry.hear(await answer if inspect.isawaitable(answer) else answer)
         return self._concluded(inquiry)
+
+    def _inquiry(self, caller: Caller) -> _Inquiry:
+        throttled = self._throttle.wait(caller.peer) > 0
+        return _Inquiry(caller, throttled=throttled, guessable=self._guessable)
 
     def _concluded(self, inquiry: _Inquiry) -> Standing:
         if inquiry.granted:
@@ -87,18 +93,21 @@ class Gate:
 class _Inquiry:
     """What the authorizers say of one caller. As a context manager it takes what they raise."""
 
-    def __init__(self, caller: Caller, *, throttled: bool) -> None:
+    def __init__(self, caller: Caller, *, throttled: bool, guessable: set[int]) -> None:
         self.caller = caller
+        self._guessable = guessable
+        self._asked = 0
         self.granted = False
         self.wrong = False
         self.unheard = False
         self._throttled = throttled
 
     def ask(self, authorizer: Authorizer) -> object:
+        self._asked += 1
         if self.granted:
             return False
         if self._throttled and _challenge(authorizer):
-            self.unheard = bool(self.caller.header("authorization"))
+            self.unheard = self.unheard or bool(self.caller.header("authorization"))
             return False
         return authorizer(self.caller)
 
@@ -107,7 +116,10 @@ class _Inquiry:
             if inspect.iscoroutine(answer):
                 answer.close()
             raise TypeError(f"authorize must return True or False, not {type(answer).__name__}")
-        self.granted = self.granted or answer
+        if answer and self._throttled and self._asked in self._guessable:
+            self.unheard = True  # or guessing would go on: the right one would show
+        else:
+            self.granted = self.granted or answer
 
     def __enter__(self) -> None:
         return None
@@ -119,7 +131,9 @@ class _Inquiry:
         traceback: TracebackType | None,
     ) -> bool:
         if isinstance(exc, WrongCredentialsError):
+            self._guessable.add(self._asked)
             self.wrong = True
+            self.unheard = self.unheard or self._throttled
         elif isinstance(exc, Exception):
             logger.error("authorize: nothing is granted: %s", scrub_exception(exc))
         return isinstance(exc, Exception)

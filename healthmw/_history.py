@@ -47,6 +47,10 @@ class History:
 
     age: float | None = None
     """Seconds since the last result; None if there was none."""
+    status: Status = Status.UNKNOWN
+    """The verdict after the last result."""
+    unchanged: float | None = None
+    """Seconds since it became `status`; None if there was no result."""
     runs: int = 0
     """How often the probe ran, in all."""
     failures: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -69,6 +73,8 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._ended: float | None = None
+        self._status = Status.UNKNOWN
+        self._turned: float | None = None
         self._runs = 0
         self._failures: Counter[Reason] = Counter()
         self._recent: deque[PastRun] = deque(maxlen=_RUNS_KEPT)
@@ -80,6 +86,8 @@ class Recorder:
         """Note a result and the one before it; `now` is in monotonic seconds."""
         with self._lock:
             self._ended = now
+            if self._turned is None or new.status is not self._status:
+                self._status, self._turned = new.status, now
             if new.duration:  # without one nothing ran: the app's own calls spoke, or it is stuck
                 self._runs += 1
                 self._recent.append(PastRun(new.duration, new.raw))
@@ -105,6 +113,8 @@ class Recorder:
             )
             return History(
                 age=None if self._ended is None else max(now - self._ended, 0.0),
+                status=self._status,
+                unchanged=None if self._turned is None else max(now - self._turned, 0.0),
                 runs=self._runs,
                 failures=MappingProxyType(dict(self._failures)),
                 recent=tuple(self._recent),

@@ -30,7 +30,8 @@ class Family:
 
     def add(self, value: float, **labels: str) -> None:
         """Add a sample."""
-        self.samples.append((tuple(labels.items()), value))
+        # A truth becomes a number here: an exporter of OpenTelemetry's would write `true`.
+        self.samples.append((tuple(labels.items()), +value))
 
 
 def families(view: View) -> Iterator[Family]:

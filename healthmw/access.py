@@ -1,7 +1,8 @@
 """Who may see more than the names: what `authorize=` of the middlewares is given.
 
 An authorizer is any callable that takes a `Caller` and returns True to show everything, False to
-show what all may see. It may raise `WrongCredentialsError`. Under ASGI it may be async.
+show what all may see. It may raise `WrongCredentialsError`: after ten from one address, what it
+grants to that address counts for nothing for a while. Under ASGI it may be async.
 """
 
 from __future__ import annotations

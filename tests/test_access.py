@@ -241,6 +241,33 @@ def test_another_scheme_is_the_apps_own_affair(transport: Transport) -> None:
         assert level(transport, app, headers={"Authorization": value}) == "names"
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_timings_are_for_the_authorised_in_every_format(transport: Transport, form: str) -> None:
+    app = transport.middleware(failing(), authorize=Token(TOKEN))
+
+    # The second is served from memory, and so is what the others get after it.
+    for _ in range(2):
+        timing = transport.ask(app, query=f"format={form}", headers=RIGHT)["server-timing"]
+        assert re.fullmatch(r"[\w-]+;dur=\d+\.\d(, [\w-]+;dur=\d+\.\d)*", timing)
+        assert {one.partition(";")[0] for one in timing.split(", ")} >= {"database", "search"}
+        assert PASSWORD not in timing
+        for headers in ({}, WRONG):
+            assert "server-timing" not in transport.ask(
+                app, query=f"format={form}", headers=headers
+            )
+
+
+def test_timings_are_of_what_was_asked_for(transport: Transport) -> None:
+    app = transport.middleware(failing(), authorize=Token(TOKEN))
+
+    one = transport.ask(app, "/health_check/search", headers=RIGHT)["server-timing"]
+    assert one.startswith("search;dur=")
+    assert "," not in one
+    some = transport.ask(app, query="only=database", headers=RIGHT)["server-timing"]
+    assert some.startswith("database;dur=")
+    assert "," not in some
+
+
 def test_a_wrong_token_never_takes_the_app_for_dead(transport: Transport) -> None:
     app = transport.middleware(healthy(), authorize=Token(TOKEN))
 
@@ -273,6 +300,55 @@ def test_guessing_is_slowed_down(transport: Transport) -> None:
     assert level(transport, app, headers=RIGHT) == "full"
     assert level(transport, app, headers=WRONG) == "401"
     assert level(transport, app, headers=WRONG) == "429"
+
+
+KEY = "a-key-of-the-operators"
+
+
+def by_key(caller: Caller) -> bool:
+    if not caller.header("X-Api-Key"):
+        return False
+    if caller.header("X-Api-Key") != KEY:
+        raise WrongCredentialsError
+    return True
+
+
+async def by_key_async(caller: Caller) -> bool:
+    return by_key(caller)
+
+
+@pytest.mark.parametrize(
+    ("interface", "rule"), [("wsgi", by_key), ("asgi", by_key), ("asgi", by_key_async)]
+)
+def test_guessing_against_a_rule_of_the_users_own_is_slowed_down(interface: str, rule: Any) -> None:
+    now, transport = [1000.0], TRANSPORTS[interface]
+    app = transport.middleware(
+        failing(clock=lambda: now[0]), authorize=[rule, Networks("10.1.0.0/16")]
+    )
+    right, wrong = {"X-Api-Key": KEY}, {"X-Api-Key": "another"}
+
+    assert [level(transport, app, headers=wrong) for _ in range(12)] == ["403"] * 10 + ["429"] * 2
+    assert level(transport, app, headers=right) == "429"
+    assert level(transport, app) == "names"
+    assert level(transport, app, headers=right, peer="10.0.0.7") == "full"
+    # A network is no guess: who is in one is let through, whoever else guesses from there.
+    for _ in range(12):
+        assert level(transport, app, headers=wrong, peer="10.1.0.7") == "full"
+    now[0] += 6
+    assert level(transport, app, headers=right) == "full"
+    assert level(transport, app, headers=wrong) == "403"
+    assert level(transport, app, headers=wrong) == "429"
+
+
+def test_guessing_is_slowed_down_whoever_else_is_asked() -> None:
+    transport = TRANSPORTS["wsgi"]
+    app = transport.middleware(failing(clock=lambda: 1000.0), authorize=[by_key, Token(TOKEN)])
+
+    for _ in range(10):
+        assert level(transport, app, headers={"X-Api-Key": "another"}) == "401"
+    assert level(transport, app, headers={"X-Api-Key": KEY}) == "429"
+    assert level(transport, app, headers=RIGHT) == "429"
+    assert level(transport, app) == "names"
 
 
 def test_who_is_right_is_never_slowed_down(transport: Transport) -> None:

@@ -71,6 +71,17 @@ def test_age_is_by_the_healths_own_clock() -> None:
     assert script.health.history("it").age == 7.5
 
 
+def test_how_long_the_verdict_has_stood_is_known() -> None:
+    script = Scripted()
+    assert script.health.history("it").unchanged is None
+    script.run(False, False, every=2)
+    script.now += 0.5
+    history = script.health.history("it")
+    assert (history.status, history.unchanged) == (Status.FAILED, 2.5)
+    history = script.run(True, True, every=10)
+    assert (history.status, history.unchanged) == (Status.OKAY, 10)
+
+
 def test_memory_is_bounded() -> None:
     history = Scripted().run(*[True, False] * 100)
 

@@ -85,6 +85,16 @@ def test_the_same_numbers_as_for_prometheus(collected: Collected) -> None:
     assert value("healthmw.check.changes", check="database") == 1
 
 
+def test_every_value_is_a_number(collected: Collected) -> None:
+    health = Health(release="v42")
+    health.add("database", ScriptedProbe(), breaker=CircuitBreaker())
+    export_metrics(health, meter_provider=collected.provider)
+    health.run_sync()
+
+    metrics = collected.metrics().values()
+    assert {type(point.value) for one in metrics for point in one.data.data_points} == {int, float}
+
+
 def test_units_and_kinds(collected: Collected) -> None:
     health = Health()
     health.add("database", ScriptedProbe())

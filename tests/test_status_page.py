@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from healthmw import (
@@ -28,6 +29,7 @@ from healthmw._view import Level, View
 from healthmw.render import html
 from tests.states import STATES, broken, degraded, failing, healthy, open_circuit, well
 from tests.transports import TRANSPORTS, Answer
+from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,12 +204,28 @@ def test_a_check_tells_its_past_to_who_may_see_it() -> None:
     assert text.startswith("FAILED: ready - shop FAILED")
     assert "OSError: no route to host" in text
     assert "What The index" in text
+    assert "Failed for 2 min" in text
     assert re.search(r"Last result 2 min ago, took [\d.]+ m?s", text)
     assert "Runs 6, 4 not passing" in text
     assert "Groups live" in text
     assert "Changes 3, 3 up or down in the last hour" in text
     assert text.count("UTC okay to failed") == 2
     assert text.count("UTC failed to okay") == 1
+
+
+def test_how_long_is_not_said_of_a_verdict_that_only_the_reader_has() -> None:
+    now = [1000.0]
+    health = Health(max_age=0, clock=lambda: now[0])
+    check = health.add("search", well, interval=60)
+    health.start()
+    until_sync(lambda: check.status is Status.OKAY)
+    assert "Okay for less than a second" in page_of(health).text
+    now[0] += 600
+
+    text = page_of(health).text
+    assert "Unknown Stale" in text
+    assert "Unknown for" not in text
+    anyio.run(health.aclose)
 
 
 def test_an_open_circuit_is_shown() -> None:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -187,9 +188,74 @@ def test_it_is_sent_again_until_it_has_arrived(
     assert len({notice.content for notice in got}) == 1
 
 
+@pytest.mark.parametrize("answer", [(503, {}), (503, {"Retry-After": "1"})])
+def test_it_outlasts_half_an_hour_without_the_service(
+    service: Service, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, dict[str, str]]
+) -> None:
+    stamina.set_testing(False)
+    pauses: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=pauses.append))
+    service.answers.extend([answer] * 34)
+    shop = Shop(Webhook(service.url, service="shop"))
+    shop.sees(BROKEN)
+    service.wait_for(35)
+    assert 1 <= pauses[0] <= 2
+    assert sum(pauses[:6]) > 60
+    assert max(pauses) == 60
+    assert sum(pauses) > 1700
+
+
+def test_a_service_that_says_when_is_not_asked_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamina.set_testing(False)
+    pauses: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=pauses.append))
+    service.answers.extend([(429, {"Retry-After": "30"}), (503, {"Retry-After": "3600"})])
+    shop = Shop(Webhook(service.url, service="shop"))
+    shop.sees(BROKEN)
+    service.wait_for(3)
+    assert pauses == [30, 60]
+
+
+def test_what_could_not_be_told_is_told_with_the_next_change(service: Service) -> None:
+    service.answers.extend([(500, {})] * 6)
+    shop = Shop(Webhook(service.url, service="shop", degraded=True))
+    shop.sees(BROKEN, Degraded("slow"), BROKEN, None)
+    got = [notice.body for notice in service.wait_for(8)][5:]
+    assert [(body["new"], body["resolved"]) for body in got] == [
+        ("failed", False),
+        ("degraded", False),
+        ("okay", True),
+    ]
+
+
+def test_the_end_is_told_even_if_nobody_is_known_to_have_heard_of_the_problem(
+    service: Service,
+) -> None:
+    service.answers.append((404, {}))
+    shop = Shop(Webhook(service.url, service="shop"))
+    shop.sees(BROKEN, None, BROKEN)
+    got = service.wait_for(3)
+    assert [notice.body["resolved"] for notice in got] == [False, True, False]
+
+
+def test_that_it_is_sent_again_is_logged_once(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.answers.extend([(503, {})] * 3)
+    shop = Shop(SlackWebhook(f"{service.url}/cAnArY", service="shop"))
+    shop.sees(BROKEN)
+    service.wait_for(4)
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert said == ["notice of database: 127.0.0.1 answered 503; it is sent again"]
+    assert not [r for r in caplog.records if r.name == "stamina"]
+    assert "cAnArY" not in caplog.text
+
+
 def _said(caplog: pytest.LogCaptureFixture) -> str:
     def found() -> list[str]:
-        return [text for r in caplog.records if "listener" in (text := r.getMessage())]
+        return [text for r in caplog.records if (text := r.getMessage()).startswith("listener")]
 
     until_sync(found)
     (text,) = found()

@@ -197,6 +197,9 @@ def _about(result: Result, facts: Facts) -> str:
     rows: list[tuple[str, str]] = []
     if facts.description:
         rows.append(("What", _text(facts.description)))
+    if past.unchanged is not None and past.status is result.status:
+        lasts = in_short(past.unchanged) if past.unchanged >= 1 else "less than a second"
+        rows.append((f"{result.status.capitalize()} for", lasts))
     if past.age is not None:
         rows.append(("Last result", f"{_ago(past.age)}, took {in_short(result.duration)}"))
     if result.raw is not result.status:

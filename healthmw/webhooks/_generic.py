@@ -23,8 +23,9 @@ class Webhook(Notifier):
 
     - `service`: the app's name, as people will read it.
     - `degraded`: whether a check that is DEGRADED is a problem, too.
-    - `timeout`: seconds for each step of one attempt. Up to six attempts are made over a few
-      minutes, where nobody answers or the answer is 429 or 5xx; `Retry-After` is heeded.
+    - `timeout`: seconds for each step of one attempt. Attempts are made for half an hour, with
+      pauses of a minute at most, where nobody answers or the answer is 429 or 5xx; `Retry-After`
+      is heeded.
     - `headers`: sent with it.
     - `secret`: signs each notice as the specification *Standard Webhooks* says (headers
       `webhook-id`, `webhook-timestamp`, `webhook-signature`): `whsec_` and base64, or base64.

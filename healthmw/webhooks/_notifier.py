@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
     from healthmw._listeners import StatusChange
 
-_ATTEMPTS = 6
+_ATTEMPTS = 35  # with pauses of 1, 2, 4, ... and then 60 seconds: half an hour
 _LONGEST_PAUSE = 60.0  # seconds
 _LINE_SHOWN = 500
+
+_logger = logging.getLogger("healthmw")
 
 
 class WebhookError(HealthError):
@@ -44,8 +47,9 @@ class Notifier(ABC):
     """Decides what is worth a notice, and sends it until it has arrived.
 
     One notice for each problem, and one when it is over. What goes on for another reason, or with
-    `degraded` changes between DEGRADED and FAILED, is the same problem. A first good result, and
-    draining, are no news. Called on a listener's thread, one event at a time.
+    `degraded` changes between DEGRADED and FAILED, is the same problem; but one that nobody could
+    be told of is told of when it changes. A first good result, and draining, are no news. Called on
+    a listener's thread, one event at a time.
     """
 
     def __init__(
@@ -63,8 +67,8 @@ class Notifier(ABC):
         self._service = service
         self._worst_well = Status.OKAY if degraded else Status.DEGRADED
         self._timeout = timeout
-        self._told: set[str] = set()
-        """The checks whose problem was told of and is not over."""
+        self._problems: dict[str, bool] = {}
+        """The checks with a problem that is not over, and whether its notice has arrived."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._host} for {self._service}>"
@@ -73,28 +77,48 @@ class Notifier(ABC):
         """Send a notice if the event is worth one. Raises `WebhookError` when it doesn't arrive."""
         if event.check is None:
             return
-        bad = event.new > self._worst_well
-        if bad == (event.check in self._told):
-            return
-        if bad:
-            self._told.add(event.check)
-        else:
-            self._told.remove(event.check)
-        self._deliver(event, resolved=not bad)
+        if event.new > self._worst_well:
+            if not self._problems.get(event.check):
+                self._problems[event.check] = False
+                self._deliver(event, resolved=False)
+                self._problems[event.check] = True
+        elif self._problems.pop(event.check, None) is not None:
+            # Even where no problem was heard of: it may have arrived, and the answer been lost.
+            self._deliver(event, resolved=True)
 
     def _deliver(self, event: StatusChange, *, resolved: bool) -> None:
         url, headers, body = self.request(event, resolved=resolved)
         content = json.dumps(body, ensure_ascii=False).encode()
+        failures = 0
+
+        def again(error: Exception) -> bool | float:
+            nonlocal failures
+            failures += 1
+            pause = _pause(error, failures)
+            if pause and failures == 1:
+                said = self._said(error)
+                _logger.warning("notice of %s: %s; it is sent again", event.check, said)
+            return pause
+
         try:
             with unlogged(), httpx2.Client(timeout=self._timeout) as client:
                 for attempt in stamina.retry_context(
-                    on=_pause, attempts=_ATTEMPTS, timeout=5 * _LONGEST_PAUSE, wait_max=30.0
+                    on=again,
+                    attempts=_ATTEMPTS,
+                    timeout=None,
+                    wait_initial=1.0,
+                    wait_max=_LONGEST_PAUSE,
                 ):
                     with attempt:
                         self._send(client, url, headers, content)
-        except httpx2.HTTPError as exc:
-            # Without its words: the URL may be in them, and with most services it is a secret.
-            raise WebhookError(f"{self._host} can't be reached: {type(exc).__name__}") from None
+        except (httpx2.HTTPError, _RefusedError) as exc:
+            raise WebhookError(self._said(exc)) from None
+
+    def _said(self, error: Exception) -> str:
+        """Say what went wrong without a client's words: they may have the URL, mostly a secret."""
+        if isinstance(error, WebhookError):
+            return str(error)
+        return f"{self._host} can't be reached: {type(error).__name__}"
 
     def _send(
         self, client: httpx2.Client, url: str, headers: Mapping[str, str], content: bytes
@@ -127,10 +151,11 @@ class Notifier(ABC):
         return f"healthmw/{self._service}/{event.check}"
 
 
-def _pause(error: Exception) -> bool | float:
-    """Tell whether, or after how many seconds, to try again."""
+def _pause(error: Exception, failures: int) -> bool | float:
+    """Tell whether to try again; in seconds, if later than it would be by itself."""
     if isinstance(error, _RefusedError):
-        return True if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
+        wanted = min(error.retry_after or 0.0, _LONGEST_PAUSE)
+        return wanted if wanted > 2.0**failures else True
     return isinstance(error, httpx2.TransportError)
 
 
