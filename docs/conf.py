@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from importlib.metadata import version as installed
+from typing import TYPE_CHECKING
+
+from sphinx.util import logging
+
+import healthmw
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 project = "healthmw"
 author = "The healthmw authors"
@@ -29,3 +40,32 @@ html_theme = "furo"
 html_title = "healthmw"
 html_copy_source = False
 html_show_sphinx = False
+
+# Public by their names, and not for import by users: a command or Django's settings name them.
+NOT_FOR_IMPORT = (
+    "healthmw.cli",
+    "healthmw.django.apps",
+    "healthmw.django.management",
+    "healthmw.django.urls",
+    "healthmw.render",
+)
+
+
+def is_for_users(module: str) -> bool:
+    return not any(part.startswith("_") for part in module.split(".")) and not any(
+        f"{module}.".startswith(f"{other}.") for other in NOT_FOR_IMPORT
+    )
+
+
+def miss_no_public_name(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public name that no page of the reference describes."""
+    described = env.domains.python_domain.objects
+    found = pkgutil.walk_packages(healthmw.__path__, "healthmw.")
+    for module in filter(is_for_users, ["healthmw", *(one.name for one in found)]):
+        for name in importlib.import_module(module).__all__:
+            if f"{module}.{name}" not in described:
+                logging.getLogger(__name__).warning("not in the reference: %s.%s", module, name)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("env-check-consistency", miss_no_public_name)

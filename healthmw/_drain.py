@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from healthmw._check import seconds
 from healthmw._native import get_ident, in_main_thread, new_queue, start_real_thread
+from healthmw._timings import warn_of_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ class Drainer:
         if delay is None:
             return False
         delay = seconds("drain_delay", delay, zero=True)
+        warn_of_platform("drain_delay", delay)
         self._delays[health] = max(delay, self._delays.get(health, 0.0))
         return True
 

@@ -32,6 +32,7 @@ from healthmw._registry import Registry
 from healthmw._release import release_id
 from healthmw._runner import Run, Runner
 from healthmw._threads import THREADS
+from healthmw._timings import warn_of_checks
 from healthmw._view import About, about
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Health:
         self._runners = self._registry.runners
         self._recorders: dict[str, Recorder] = {}
         self._draining = False
+        self._started: set[str] = set()  # the checks that have been started once
         self._latched: dict[str, _Held] = {}
         self._side_servers: list[SideServer] = []
         self._listeners = Listeners()
@@ -510,10 +512,18 @@ class Health:
     def _start(self, *, aside: bool = False) -> None:
         notice()
         runners = list(self._runners.values())
+        if len(runners) > len(self._started):
+            self._judge_times(runners)
         self._background.start(runners, aside=aside)
         for runner in runners:
             if runner.check.refusing:  # since before a `fork`, or before the last `aclose()`
                 self._background.recover(runner)
+
+    def _judge_times(self, runners: Iterable[Runner]) -> None:
+        with self._lock:
+            new = [r.check for r in runners if r.check.name not in self._started]
+            self._started.update(check.name for check in new)
+        warn_of_checks(new, self.deadline)
 
     def serve(
         self,

@@ -11,6 +11,7 @@ import anyio
 from healthmw._check import seconds
 from healthmw._drain import DRAINER
 from healthmw._startup import NotStartedError, wait_until_started
+from healthmw._timings import warn_of_platform
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -43,7 +44,7 @@ class Life:
         self.drains = DRAINER.add(health, drain_delay)
         """Whether `drain_delay` is given."""
         if startup_timeout is not None:
-            seconds("startup_timeout", startup_timeout)
+            warn_of_platform("startup_timeout", seconds("startup_timeout", startup_timeout))
 
     async def __call__(
         self, app: Callable[..., Awaitable[None]], scope: Any, receive: Receive, send: Send

@@ -30,10 +30,15 @@ __all__ = (
 
 # Loose enough for Starlette's and asgiref's types both.
 Scope = MutableMapping[str, Any]
+"""What an ASGI server says of a connection."""
 Message = MutableMapping[str, Any]
+"""One message of ASGI."""
 Receive = Callable[[], Awaitable[Message]]
+"""What gives an app its next message."""
 Send = Callable[[Message], Awaitable[None]]
+"""What takes a message from an app."""
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+"""Any ASGI app."""
 
 
 class HealthMiddleware:
