@@ -12,7 +12,7 @@ from jsonschema.exceptions import ValidationError
 
 from healthmw import CircuitBreaker, Degraded, Health, Reason, Status
 from healthmw.testing import ScriptedProbe
-from tests.states import STATES, failing, healthy, open_circuit, weak, well
+from tests.states import STATES, broken, failing, healthy, open_circuit, weak, well
 from tests.transports import TRANSPORTS
 
 SCHEMA = json.loads(
@@ -297,6 +297,15 @@ def release(*needs: str, checks: tuple[str, ...] = ("database",)) -> Health:
         health.add(check, ScriptedProbe())
     health.add("schema", Needy(*needs), groups=["release"])
     return health
+
+
+def test_output_names_the_only_check_where_it_is_not_critical() -> None:
+    health = Health()
+    health.add("mail", broken, critical=False)
+
+    answer = answer_of(health)
+    assert answer["status"] == "warn"
+    assert answer["output"].startswith("mail: OSError")
 
 
 def test_the_authorised_see_what_the_running_code_needs() -> None:
