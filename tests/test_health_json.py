@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,18 @@ def test_a_check_more_is_a_need_more() -> None:
 def test_the_order_of_what_is_needed_is_of_no_account() -> None:
     one, other = release("b", "a"), release("a", "b")
     assert answer_of(one)["healthmw"]["fingerprint"] == answer_of(other)["healthmw"]["fingerprint"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [("full", True), ("names", False), ("summary", False)])
+def test_the_authorised_see_which_process_answers(
+    monkeypatch: pytest.MonkeyPatch, level: str, *, shown: bool
+) -> None:
+    monkeypatch.setenv("DYNO", "web.3")
+    app = WSGI.middleware(healthy(), show=level)
+
+    for form in ("json", "html"):
+        body = WSGI.ask(app, query=f"format={form}").body.decode()
+        assert (f"web.3:{os.getpid()}" in body) is shown
 
 
 @pytest.mark.parametrize("level", ["summary", "names"])

@@ -78,6 +78,7 @@ def _document(view: View) -> dict[str, Any]:
                     "status": report.status.value,
                     "reason": report.reason,
                     "level": view.level.value,
+                    "instance": view.instance,
                     "fingerprint": _fingerprint(view.needs),
                     "needs": list(view.needs),
                 }
