@@ -93,11 +93,7 @@ GENERAL: Headers = (
 def _retry_after(view: View) -> str:
     """Return when the first open circuit that is at fault is tried again, in whole seconds."""
     report = view.report
-    waits = [
-        result.retry_after
-        for result in report.results.values()
-        if result.retry_after is not None and not result.ok
-    ]
+    waits = [one.retry_after for one in report.at_fault if one.retry_after is not None]
     return str(max(1, math.ceil(min(waits)))) if waits and report.reason is None else ""
 
 

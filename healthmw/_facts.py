@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from healthmw._groups import RELEASE_ONLY
+from healthmw._listeners import instance_id
 from healthmw._view import Facts, Level, View, printable, reduced
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _NEEDS_SHOWN = 200
 _NEED_SHOWN = 200
+_INSTANCE_SHOWN = 200
 _COMPONENTS = ("component", "datastore", "system")
 _DESCRIPTION_SHOWN = 500
 
@@ -33,6 +35,7 @@ def view(health: Health, report: Report, level: Level) -> View:
         facts=MappingProxyType(facts),
         events_dropped=health.events_dropped if level is Level.FULL else None,
         checks=0 if level is Level.SUMMARY else len(report.results),
+        instance=printable(instance_id(), _INSTANCE_SHOWN) if level is Level.FULL else "",
         needs=needs(health) if level is Level.FULL else (),
     )
 

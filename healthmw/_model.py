@@ -126,6 +126,16 @@ class Report:
         """True when the group passes: its code says so, and so does the body."""
         return self.code < 300
 
+    @property
+    def at_fault(self) -> tuple[Result, ...]:
+        """The results that make the status what it is."""
+        alone = self.group in self.results  # one check counts at its own severity
+        return tuple(
+            result
+            for result in self.results.values()
+            if (result.status if alone else result.counted) is self.status
+        )
+
 
 def worst(statuses: Iterable[Status], *, empty: Status = Status.UNKNOWN) -> Status:
     """Return the most severe of `statuses`, or `empty` where there is none."""

@@ -99,6 +99,8 @@ class View:
     """How many events no listener was told; None below `Level.FULL`."""
     checks: int = 0
     """How many checks the report has; 0 where that is not for the reader."""
+    instance: str = ""
+    """Which process says so; empty below `Level.FULL`."""
     needs: tuple[str, ...] = ()
     """What the release that runs here needs, sorted; empty below `Level.FULL`."""
 

@@ -60,7 +60,7 @@ class WrongCredentialsError(HealthError):
     """The caller of the endpoint showed credentials, and they are wrong.
 
     An `authorize=` function of your own raises it where False would be too mild: the caller gets a
-    401, and the next ones from the same address are counted.
+    403 (401 if a `Token` would do as well), and after ten from one address a 429 for a while.
     """
 
 

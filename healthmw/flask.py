@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from healthmw._health import Health
@@ -12,19 +13,23 @@ from healthmw.wsgi import HealthMiddleware
 
 try:
     import click
-    from flask import Response, request
+    from flask import Response, current_app, request
 except ImportError as _exc:
     raise MissingExtraError("healthmw.flask", extra="flask") from _exc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from typing import ParamSpec, TypeVar
 
     from flask import Flask
 
-    P = TypeVar("P", bound=Callable[[], Any])
+    from healthmw._check import Check
 
-__all__ = ("HealthMW",)
+    P = TypeVar("P", bound=Callable[[], Any])
+    V = ParamSpec("V")
+    R = TypeVar("R")
+
+__all__ = ("HealthMW", "require")
 
 _MIDDLEWARE_OPTIONS = ("path", "show", "authorize", "drain_delay")
 
@@ -90,6 +95,32 @@ class HealthMW:
             app.register_error_handler(DependencyUnavailable, _answer_unavailable)
         app.cli.add_command(_command(health))
         return health
+
+
+def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
+    """Decorate a view that is not to run while the circuit of `check` is open.
+
+        @app.post("/orders")
+        @require("payments")
+
+    A name means the check of the app that serves the request, as a blueprint needs it. What is
+    raised is a `DependencyUnavailable`: 503 with `Retry-After`, unless the app has an error handler
+    of its own for it. A name that is no check's raises `ValueError` then.
+    """
+
+    def decorate(view: Callable[V, R]) -> Callable[V, R]:
+        @functools.wraps(view)
+        def required(*args: V.args, **kwargs: V.kwargs) -> R:
+            health: Health = current_app.extensions["healthmw"]
+            found = health.check(check) if isinstance(check, str) else check
+            if not found.available:
+                raise DependencyUnavailable(found.name, found.retry_after)
+            answer: R = current_app.ensure_sync(view)(*args, **kwargs)  # it may be async
+            return answer
+
+        return required
+
+    return decorate
 
 
 def _answer_unavailable(error: DependencyUnavailable) -> Response:

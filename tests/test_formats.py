@@ -320,6 +320,21 @@ def test_retry_after_is_for_what_comes_back(transport: Transport) -> None:
     assert "retry-after" not in transport.ask(transport.middleware(harmless))
 
 
+def test_retry_after_is_for_what_is_at_fault(transport: Transport) -> None:
+    health = Health()
+    health.add("database", broken)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=60)
+    health.add("payments", broken, breaker=breaker, critical=False, max_age=0)
+    health.run_sync(fresh=True)
+    app = transport.middleware(health)
+
+    # That payments are tried again in a minute says nothing of the database.
+    answer = transport.ask(app, query="verbose")
+    assert (answer.status, "retry-after" in answer) == (503, False)
+    assert b"circuit_open" in answer.body
+    assert "retry-after" in transport.ask(app, "/health_check/payments")
+
+
 def test_server_timing_is_for_the_authorised(transport: Transport) -> None:
     full = transport.ask(transport.middleware(healthy(), show="full"))
     names = transport.ask(transport.middleware(healthy()))

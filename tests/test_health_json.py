@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 
 from healthmw import CircuitBreaker, Degraded, Health, Reason, Status
 from healthmw.testing import ScriptedProbe
-from tests.states import STATES, failing, healthy, open_circuit, weak, well
+from tests.states import STATES, broken, failing, healthy, open_circuit, weak, well
 from tests.transports import TRANSPORTS
 
 SCHEMA = json.loads(
@@ -299,6 +300,15 @@ def release(*needs: str, checks: tuple[str, ...] = ("database",)) -> Health:
     return health
 
 
+def test_output_names_the_only_check_where_it_is_not_critical() -> None:
+    health = Health()
+    health.add("mail", broken, critical=False)
+
+    answer = answer_of(health)
+    assert answer["status"] == "warn"
+    assert answer["output"].startswith("mail: OSError")
+
+
 def test_the_authorised_see_what_the_running_code_needs() -> None:
     old, new = (answer_of(release(need))["healthmw"] for need in ("shop.0001", "shop.0002"))
     assert old["needs"] == ["database", "schema", "schema: shop.0001"]
@@ -318,6 +328,18 @@ def test_a_check_more_is_a_need_more() -> None:
 def test_the_order_of_what_is_needed_is_of_no_account() -> None:
     one, other = release("b", "a"), release("a", "b")
     assert answer_of(one)["healthmw"]["fingerprint"] == answer_of(other)["healthmw"]["fingerprint"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [("full", True), ("names", False), ("summary", False)])
+def test_the_authorised_see_which_process_answers(
+    monkeypatch: pytest.MonkeyPatch, level: str, *, shown: bool
+) -> None:
+    monkeypatch.setenv("DYNO", "web.3")
+    app = WSGI.middleware(healthy(), show=level)
+
+    for form in ("json", "html"):
+        body = WSGI.ask(app, query=f"format={form}").body.decode()
+        assert (f"web.3:{os.getpid()}" in body) is shown
 
 
 @pytest.mark.parametrize("level", ["summary", "names"])

@@ -1,4 +1,4 @@
-"""What a type checker must make of the side server, aiohttp and logs. Checked, and never run."""
+"""What a type checker must make of the side server, aiohttp, Flask and logs. Never run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp import web
 
 from healthmw import Health
 from healthmw.aiohttp import setup
+from healthmw.flask import require
 from healthmw.logs import IgnoreHealthChecks
 from healthmw.side import SideServer
 
@@ -24,3 +25,13 @@ setup(web.Application(), health, path="/up")
 setup(web.Application(), health, pth="/up")  # type: ignore[call-arg]
 IgnoreHealthChecks(["/up", "/api/up"])
 IgnoreHealthChecks(1)  # type: ignore[arg-type]
+
+
+@require("payments")
+def view(number: int) -> str:
+    return str(number)
+
+
+assert_type(view(1), str)
+view("1")  # type: ignore[arg-type]
+require(health)  # type: ignore[arg-type]

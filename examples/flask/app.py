@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from flask import Blueprint, Flask, current_app, request
+from flask import Blueprint, Flask, abort, current_app, request
 from sqlalchemy import URL, Engine, create_engine, make_url, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from healthmw import Check, CircuitBreaker, Health
-from healthmw.flask import HealthMW
+from healthmw.flask import HealthMW, require
 from healthmw.probes import AlembicProbe, HTTPProbe, SQLAlchemyProbe
 
 ALEMBIC = Path(__file__).with_name("alembic.ini")
@@ -53,13 +53,23 @@ class Payments:
         self.http = httpx2.Client(base_url=url, timeout=1.0)
         # The fallback is what the shop can always offer by itself. While that service is slow, it
         # holds up four of a worker's eight threads at most.
-        self.methods = check.guard(fallback=["invoice"], max_concurrent=4)(self._ask)
+        self.methods = check.guard(fallback=["invoice"], max_concurrent=4)(self._methods)
+        self.charge = check.guard(max_concurrent=4)(self._charge)
 
-    def _ask(self) -> list[str]:
+    def _methods(self) -> list[str]:
         response = self.http.get("/methods")
         response.raise_for_status()
         methods: list[str] = response.json()["methods"]
         return methods
+
+    def _charge(self, order: int) -> None:
+        response = self.http.post("/charges", json={"order": order})
+        response.raise_for_status()
+
+
+def payments() -> Payments:
+    found: Payments = current_app.extensions["payments"]
+    return found
 
 
 shop = Blueprint("shop", __name__)
@@ -87,8 +97,20 @@ def order() -> tuple[dict[str, Any], int]:
 
 @shop.get("/payment-methods")
 def offered() -> list[str]:
-    payments: Payments = current_app.extensions["payments"]
-    return payments.methods()
+    return payments().methods()
+
+
+@shop.post("/orders/<int:number>/payment")
+@require("payments")  # while its circuit is open: 503 with Retry-After, before the view runs
+def pay(number: int) -> dict[str, bool]:
+    with Session(engine()) as session:
+        if session.get(Order, number) is None:
+            abort(404)
+    try:
+        payments().charge(number)
+    except httpx2.HTTPError:
+        abort(502, "the payment has failed")
+    return {"paid": True}
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -110,13 +132,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     # The payments service is not: without it the app is degraded, and goes on.
     url = app.config["PAYMENTS_URL"]
-    payments = health.add(
+    check = health.add(
         "payments",
         HTTPProbe(f"{url}/up"),
         critical=False,
         timeout=1.0,
         breaker=CircuitBreaker(),
     )
-    app.extensions["payments"] = Payments(url, payments)
+    app.extensions["payments"] = Payments(url, check)
     HealthMW(app, health=health)
     return app

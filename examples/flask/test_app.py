@@ -17,6 +17,7 @@ from healthmw import Status
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/shop.db")
+    monkeypatch.setenv("DOWNSTREAM_URL", "http://127.0.0.1:1")  # nobody listens there
     app = create_app()
     yield app
     app.extensions["shop"].dispose()
@@ -62,3 +63,15 @@ def test_who_can_not_pay_now_is_sent_an_invoice(
 
     monkeypatch.setattr(httpx2.Client, "get", gone)
     assert client.get("/payment-methods").json == ["invoice"]
+
+
+@pytest.mark.usefixtures("migrated")
+def test_while_payments_are_known_to_be_down_nobody_is_kept_waiting(
+    app: Flask, client: FlaskClient
+) -> None:
+    client.post("/orders", json={"item": "tea"})
+    assert client.post("/orders/1/payment").status_code == 502
+
+    app.extensions["payments"].check.breaker.force_open()
+    assert client.post("/orders/1/payment").status_code == 503
+    assert client.post("/orders", json={"item": "more tea"}).status_code == 201

@@ -122,10 +122,9 @@ class InProcess:
         """Say what is at fault, and with the probes' own words: an operator may see them."""
         if report.status is Status.OKAY:
             return "OKAY"
-        faults = [one for one in report.results.values() if one.counted is report.status]
-        if report.reason is not None or not faults:
+        if report.reason is not None or not report.at_fault:
             return render(report).removeprefix("FAILED: ")
-        said = "; ".join(self._fault(one) for one in faults)
+        said = "; ".join(self._fault(one) for one in report.at_fault)
         if report.status is Status.DEGRADED:
             return f"OKAY, degraded by {said}" if well else f"degraded by {said}"
         return said

@@ -69,7 +69,7 @@ def _document(view: View) -> dict[str, Any]:
             "serviceId": about.service,
             "description": about.description,
             "notes": notes,
-            "output": "" if report.ok else _output(view),
+            "output": "" if report.status is Status.OKAY else _output(view),
             "links": dict(about.links),
             "checks": _checks(view),
             "healthmw": _without_empty(
@@ -78,6 +78,7 @@ def _document(view: View) -> dict[str, Any]:
                     "status": report.status.value,
                     "reason": report.reason,
                     "level": view.level.value,
+                    "instance": view.instance,
                     "fingerprint": _fingerprint(view.needs),
                     "needs": list(view.needs),
                 }
@@ -97,13 +98,7 @@ def _output(view: View) -> str:
     """Name what is at fault, as far as the reader may know."""
     if view.report.reason in _NOTES:
         return _NOTES[view.report.reason]
-    results = list(view.report.results.values())
-    alone = len(results) == 1
-    guilty = [
-        f"{result.name}: {result.detail or result.reason.value}"
-        for result in results
-        if (result.status if alone else result.counted) is view.report.status
-    ]
+    guilty = [f"{one.name}: {one.detail or one.reason.value}" for one in view.report.at_fault]
     more = [f"and {len(guilty) - 20} more"] if len(guilty) > 20 else []
     return "; ".join(guilty[:20] + more)
 

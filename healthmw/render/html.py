@@ -104,6 +104,8 @@ def _header(view: View, verdict: str) -> str:
             facts.insert(0, ("Service", _text(about.service)))
         if about.version:
             facts.append(("Version", _text(about.version)))
+    if view.instance:
+        facts.append(("Process", _text(view.instance)))
     facts.append(("As of", _time(view.at)))
     lead = "" if view.level is Level.SUMMARY else f"<p class=lead>{_lead(view)}</p>\n"
     about_it = (

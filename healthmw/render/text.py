@@ -39,12 +39,7 @@ def _fault(report: Report) -> str:
         return "no check is registered"
     if report.reason is not None:
         return report.reason.value
-    alone = report.group in report.results  # the report of one check, at its own severity
-    guilty = [
-        f"{result.name} ({result.reason})"
-        for result in report.results.values()
-        if (result.status if alone else result.counted) is report.status
-    ]
+    guilty = [f"{result.name} ({result.reason})" for result in report.at_fault]
     more = f", and {len(guilty) - _NAMED} more" if len(guilty) > _NAMED else ""
     return ", ".join(guilty[:_NAMED]) + more
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from healthmw import DependencyUnavailable, Health
-from healthmw.flask import HealthMW
-from healthmw.testing import ScriptedProbe
+from healthmw import CircuitBreaker, DependencyUnavailable, Health
+from healthmw.flask import HealthMW, require
+from healthmw.testing import ManualClock, ScriptedProbe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +112,63 @@ def test_an_unavailable_dependency_is_answered() -> None:
     answer = app.test_client().get("/pay")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
     assert b"payments" not in answer.data
+
+
+@pytest.mark.parametrize("by", ["name", "check"])
+def test_a_view_does_not_run_while_what_it_requires_is_unavailable(by: str) -> None:
+    health, handled = Health(clock=ManualClock()), []
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=7, jitter=0)
+    payments = health.add("payments", ScriptedProbe(), critical=False, breaker=breaker)
+    app = Flask(__name__)
+
+    @app.get("/pay/<int:number>")
+    @require("payments" if by == "name" else payments)
+    def pay(number: int) -> str:
+        handled.append(number)
+        return "paid"
+
+    @app.get("/later")
+    @require("payments")
+    async def later() -> str:
+        return "will be paid"
+
+    HealthMW(app, health=health)
+    client = app.test_client()
+    assert client.get("/pay/1").text == "paid"
+    assert client.get("/later").text == "will be paid"
+
+    permit = breaker.try_acquire()
+    assert permit is not None
+    permit.failure()
+    for path in ("/pay/2", "/later"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    breaker.reset()
+    assert client.get("/pay/3").status_code == 200
+    assert handled == [1, 3]
+
+
+def test_a_blueprint_can_require_it_for_all_of_its_views() -> None:
+    checkout = Blueprint("checkout", __name__)
+
+    @checkout.before_request
+    @require("payments")
+    def before() -> None: ...
+
+    @checkout.get("/pay")
+    def pay() -> str:
+        return "paid"
+
+    healthmw = HealthMW()
+    breakers = [CircuitBreaker(), CircuitBreaker()]
+    clients = []
+    for breaker in breakers:
+        app = Flask(__name__)
+        app.register_blueprint(checkout)
+        healthmw.init_app(app).add("payments", ScriptedProbe(), breaker=breaker)
+        clients.append(app.test_client())
+    breakers[0].force_open()
+    assert [client.get("/pay").status_code for client in clients] == [503, 200]
 
 
 @pytest.mark.parametrize("first", ["the extension", "the handler"])

@@ -7,6 +7,7 @@ import dj_database_url
 
 ON_HEROKU = "DYNO" in os.environ
 
+# One that lasts no longer than its process will do as long as nothing is signed by it: no sessions.
 SECRET_KEY = os.environ.get("SECRET_KEY") or secrets.token_urlsafe()
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
 SECURE_SSL_REDIRECT = ON_HEROKU
