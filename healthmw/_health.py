@@ -423,9 +423,13 @@ class Health:
                 result, good_until = self._outcome(runner, begun, now)
                 results[runner.check.name] = result
                 until = min(until, good_until)
-            report = self._report(group, results)
             if only is not None:
-                return report  # it is not what others ask for
+                return self._report(group, results)  # it is not what others ask for
+            kept = self._held.get(group)
+            if kept is not None and _are_same(kept.report.results, results):
+                report = kept.report  # made for another who has waited for the same runs
+            else:
+                report = self._report(group, results)
             held = _Held(report, until)
             if group in self._latched:  # passed since we began to look
                 held = self._latched[group]
@@ -672,6 +676,11 @@ class Health:
         self._entered -= 1
         if not self._entered:
             await self.aclose()
+
+
+def _are_same(some: Mapping[str, Result], others: Mapping[str, Result]) -> bool:
+    """Tell whether these are the very same results, of the same runs."""
+    return some.keys() == others.keys() and all(others[n] is r for n, r in some.items())
 
 
 _healths: weakref.WeakSet[Health] = weakref.WeakSet()
