@@ -64,6 +64,15 @@ class _Begun(NamedTuple):
     results: dict[str, Result]
     runs: dict[str, Run]
 
+    def is_in(self, report: Report) -> bool:
+        """Tell whether these very runs, and nothing else, have led to `report`."""
+        found = report.results
+        return (
+            not self.results
+            and len(self.runs) == len(found)
+            and all(found.get(name, run) is run.result for name, run in self.runs.items())
+        )
+
 
 class Health:
     """The checks of one app, and their verdicts.
@@ -417,19 +426,18 @@ class Health:
         now = time.monotonic()
         # Under the lock from reading to keeping: `_changed()` comes before or after, never between.
         with self._lock:
+            kept = self._held.get(group)
+            if kept is not None and only is None and begun.is_in(kept.report):
+                return kept.report  # made for another who has waited for the same runs
             results: dict[str, Result] = {}
             until = math.inf
             for runner in self._chosen(group, only):
                 result, good_until = self._outcome(runner, begun, now)
                 results[runner.check.name] = result
                 until = min(until, good_until)
+            report = self._report(group, results)
             if only is not None:
-                return self._report(group, results)  # it is not what others ask for
-            kept = self._held.get(group)
-            if kept is not None and _are_same(kept.report.results, results):
-                report = kept.report  # made for another who has waited for the same runs
-            else:
-                report = self._report(group, results)
+                return report  # it is not what others ask for
             held = _Held(report, until)
             if group in self._latched:  # passed since we began to look
                 held = self._latched[group]
@@ -676,11 +684,6 @@ class Health:
         self._entered -= 1
         if not self._entered:
             await self.aclose()
-
-
-def _are_same(some: Mapping[str, Result], others: Mapping[str, Result]) -> bool:
-    """Tell whether these are the very same results, of the same runs."""
-    return some.keys() == others.keys() and all(others[n] is r for n, r in some.items())
 
 
 _healths: weakref.WeakSet[Health] = weakref.WeakSet()
