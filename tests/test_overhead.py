@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("interface", INTERFACES)
 
 
 class Calls:
-    """Counts the functions that are called in this thread, in Python and in C, inside of a block."""
+    """Counts the functions called in this thread, in Python and in C, inside of a block."""
 
     def __init__(self) -> None:
         self.counted = 0
