@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from healthmw._negotiate import Format
 from healthmw._view import Level
-from healthmw.render import health_json, html, openmetrics, text
+from healthmw.render import health_json, openmetrics, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,6 @@ _RENDERERS = {
     Format.TEXT: _Renderer(text.CONTENT_TYPE, lambda view: text.render(view.report)),
     Format.VERBOSE: _Renderer(text.CONTENT_TYPE, _verbose),
     Format.JSON: _Renderer(health_json.CONTENT_TYPE, health_json.render),
-    Format.HTML: _Renderer(html.CONTENT_TYPE, html.render),
-    Format.HTML_PAUSED: _Renderer(html.CONTENT_TYPE, lambda view: html.render(view, paused=True)),
     Format.PROMETHEUS: _Renderer(
         openmetrics.CONTENT_TYPE_PROMETHEUS,
         lambda view: openmetrics.render(view, openmetrics=False),
@@ -50,10 +49,19 @@ _METRICS = {Format.PROMETHEUS, Format.OPENMETRICS, Format.OPENMETRICS_0}
 _PAGES = {Format.HTML, Format.HTML_PAUSED}
 
 
+def _renderer(form: Format) -> _Renderer:
+    if form not in _PAGES:
+        return _RENDERERS[form]
+    # Loaded when somebody looks: it has as much to import as all the rest of the endpoint.
+    from healthmw.render import html
+
+    return _Renderer(html.CONTENT_TYPE, partial(html.render, paused=form is Format.HTML_PAUSED))
+
+
 def answer(view: View, form: Format) -> tuple[int, Headers, bytes]:
     """Return status code, headers and body."""
     report = view.report
-    renderer = _RENDERERS[form]
+    renderer = _renderer(form)
     body = renderer.render(view).encode("utf-8", "replace")
     # A scraper drops what doesn't come with 200, and with it the news that something is wrong.
     status = 200 if form in _METRICS else report.code
@@ -72,6 +80,8 @@ def answer(view: View, form: Format) -> tuple[int, Headers, bytes]:
     if form is not Format.TEXT:  # of which every word is a name of ours, and nothing to sniff at
         headers.append(("X-Content-Type-Options", "nosniff"))
     if form in _PAGES:
+        from healthmw.render import html
+
         headers += [
             ("Content-Security-Policy", html.SECURITY_POLICY),
             ("Referrer-Policy", "no-referrer"),

@@ -16,7 +16,7 @@ from healthmw._uwsgi import require_threads
 from healthmw._view import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from healthmw._health import Health
     from healthmw._model import Report
@@ -61,10 +61,20 @@ class _Prepared(NamedTuple):
 class _Place:
     """Where one answer is kept. It is replaced in one piece: other threads may be looking."""
 
-    __slots__ = ("prepared",)
+    __slots__ = ("plan", "prepared")
 
-    def __init__(self) -> None:
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
         self.prepared: _Prepared | None = None
+
+    def of(self, report: Report, clock: Callable[[], float]) -> Response | None:
+        """Return what is kept, if it is of this report and not too old."""
+        prepared = self.prepared
+        if prepared is None or prepared.report is not report:
+            return None
+        if prepared.until < math.inf and clock() >= prepared.until:
+            return None
+        return prepared.response
 
 
 class Endpoint:
@@ -95,7 +105,8 @@ class Endpoint:
 
     def rest_of(self, path: str, root_path: str = "") -> str | None:
         """Return what follows the endpoint's own path in `path`, or None for a path not its own."""
-        path = _below(path, root_path)
+        if root_path:
+            path = _below(path, root_path)
         if path == self.path:
             return ""
         return path[len(self.path) :] if path.startswith(self._below) else None
@@ -154,22 +165,18 @@ class Endpoint:
 
     def _current(self, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that may still be sent."""
-        if place.prepared is None:
-            return None
-        report, response, until = place.prepared
-        if self.health.peek(report.group) is not report:
-            return None
-        if until < math.inf and self.health.clock() >= until:
-            return None
-        return response
+        report = self.health.peek(place.plan.name)
+        return None if report is None else place.of(report, self.health.clock)
 
     def _plan(self, request: Request, standing: Standing) -> _Plan | Response:
         """Return what is to be run, or an answer that needs nothing to be run."""
         if standing not in _GUESSES:
             place = self._asked[self._level(standing)].get(request[:4])
-            response = None if place is None else self._current(place)
-            if response is not None:
-                return response.conditional(as_text(request.if_none_match))
+            if place is not None:
+                response = self._current(place)
+                if response is not None:
+                    return response.conditional(as_text(request.if_none_match))
+                return place.plan  # the same words ask for the same
         plan = self._judged(request, standing)
         if isinstance(plan, Response):
             return plan.without_body() if request.method == "HEAD" else plan
@@ -213,21 +220,28 @@ class Endpoint:
 
     def _response(self, request: Request, plan: _Plan, report: Report) -> Response:
         form = plan.wishes.format
+        place = self._place(request, plan) if plan.wishes.plain else None
+        if place is not None and (shared := place.of(report, self.health.clock)) is not None:
+            # Whoever has waited for the same runs has the same report.
+            return shared.conditional(as_text(request.if_none_match))
         status, headers, body = answer(view(self.health, report, plan.level), form)
         response = Response(status, headers, body)
         if request.method == "HEAD":
             response = response.without_body()
-        if plan.wishes.plain:
+        if place is not None:
             until = math.inf if form is Format.TEXT else self.health.clock() + _LASTS
-            self._place(request, plan).prepared = _Prepared(report, response, until)
+            place.prepared = _Prepared(report, response, until)
         return response.conditional(as_text(request.if_none_match))
 
     def _place(self, request: Request, plan: _Plan) -> _Place:
         """Return the place of an answer, to be found by whoever asks in the same words."""
         method, rest, query, accept, _ = request
         asked = self._asked[plan.level]
+        place = asked.get((method, rest, query, accept))
+        if place is not None:
+            return place
         place = self._places.setdefault(
-            (method, plan.name, plan.wishes.format, plan.level), _Place()
+            (method, plan.name, plan.wishes.format, plan.level), _Place(plan)
         )
         if len(rest) + len(query) + len(accept) <= _REMEMBERED_LENGTH:
             if len(asked) >= _REMEMBERED:

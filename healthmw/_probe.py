@@ -104,6 +104,8 @@ def read_outcome(value: object) -> tuple[str | None, Mapping[str, Measurement]]:
     Raises `ProbeFailedError` for False (whoever writes `return ok` means it), and for a call that
     was prepared and never run: it says nothing.
     """
+    if value is None:
+        return None, NOTHING_MEASURED
     if value is False:
         raise ProbeFailedError("the probe returned False")
     if inspect.iscoroutine(value):

@@ -112,9 +112,8 @@ class Runner:
                 return None  # a trial is due, and who asks makes it
             return refused, self._clock() + min(check.max_age, refused.retry_after or 0.0)
         latest = check.latest
-        well = max(latest.raw, latest.status) <= Status.DEGRADED
         age = check.max_age
-        if not well and check.failure_max_age is not None:
+        if check.failure_max_age is not None and max(latest.raw, latest.status) > Status.DEGRADED:
             age = check.failure_max_age
         good_until = self._ended + age
         if self.under_way is None:
@@ -168,6 +167,9 @@ class Runner:
         """
         if self.check.passive and not fresh and self._witnessed():
             return self._record(Status.OKAY, Reason.OKAY, detail="seen in the app's own calls")
+        under_way = self._run
+        if under_way is not None and under_way.result is None and not under_way.lost:
+            return under_way
         ours = Run(self.check.timeout, self.expire)
         found = self._join(ours, seen)
         if found is ours:

@@ -77,6 +77,12 @@ def test_health_brings_only_what_is_python_s_own_over_anyio() -> None:
     assert len([name for name in brought if name.startswith("healthmw.")]) <= 40
 
 
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_the_status_page_is_loaded_when_somebody_looks_at_it(interface: str) -> None:
+    brought = brought_along(f"import healthmw.{interface}", "import anyio, asyncio")
+    assert not brought & {"healthmw.render.html", "importlib.resources", "statistics"}
+
+
 @pytest.mark.parametrize("module", PUBLIC)
 def test_a_public_module_imports_its_own_framework_alone(module: str) -> None:
     brought = {name.partition(".")[0] for name in brought_along(f"import {module}")}
