@@ -134,7 +134,15 @@ def _furnish(environment: Path, wheel: Path) -> None:
 
     The wheel is found before the checkout. Commands are run by the environment's Python.
     """
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "-qq", "--no-index", "--no-deps"]
+    pip: list[str | Path] = [
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-index",
+        "--no-deps",
+    ]
     subprocess.run([*pip, wheel], check=True, stdin=subprocess.DEVNULL, timeout=120)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -172,7 +180,16 @@ def _typed(code: str) -> Iterator[tuple[str, str]]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What users would install, built of this checkout."""
     dist = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", dist, "."]
+    build: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        dist,
+        ".",
+    ]
     done = subprocess.run(
         build,
         cwd=EXAMPLES.parent,
