@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := --constraint constraints.txt
 # What `make test-all` looks for.
 VERSIONS := 3.11 3.12 3.13 3.14
 
@@ -19,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "healthmw needs Python 3.11 or newer; say which: make PYTHON=python3.13 ..."; exit 1; }
 	@echo "Installing the development environment into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet --quiet --upgrade --constraint constraints.txt pip
-	@$(PIP) install --quiet --quiet --constraint constraints.txt --group dev --editable '.[all]'
+	@$(PIP) install --quiet --quiet --upgrade $(CONSTRAINTS) pip
+	@$(PIP) install --quiet --quiet $(CONSTRAINTS) --group dev --editable '.[all]'
 	@touch $@
 
 .PHONY: venv
@@ -47,8 +48,30 @@ test-all: ## Run the tests on every Python >= 3.11 that is found
 	done; \
 	test -n "$$passed" && echo "Passed on Python$$passed"
 
+.PHONY: test-newest
+test-newest: ## Run the tests on the newest versions that PyPI has
+	@rm -rf .venvs/newest
+	@$(MAKE) --no-print-directory VENV=.venvs/newest CONSTRAINTS= test
+
+LOWEST := .venvs/lowest
+# What talks to other packages; the rest of the tests does not depend on their versions.
+LOWEST_TESTS := tests/probes tests/frameworks tests/services tests/test_asgi.py tests/test_wsgi.py \
+  tests/test_running.py tests/test_background.py tests/test_django.py tests/test_grpc.py \
+  tests/test_metrics.py tests/test_sentry.py tests/test_webhooks.py tests/cli/test_watch.py
+
+.PHONY: test-lowest
+test-lowest: ## Run the tests of probes and frameworks on the lowest versions that are allowed
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --quiet --upgrade pip uv
+	@$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python \
+	  --extra all --output-file $(LOWEST)/requirements.txt pyproject.toml
+	@$(LOWEST)/bin/python -m pip install --quiet --quiet --requirement $(LOWEST)/requirements.txt \
+	  --group lowest --editable .
+	$(LOWEST)/bin/python -m pytest $(or $(ARGS),$(LOWEST_TESTS))
+
 .PHONY: check
-check: lint types contract docs changelog ## All that is checked without running the tests
+check: lint dead-code types contract docs changelog ## All that is checked without running the tests
 
 .PHONY: format
 format: $(STAMP) ## Format the code and apply the safe fixes
@@ -59,6 +82,10 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 lint: $(STAMP) ## Check format and lint rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+.PHONY: dead-code
+dead-code: $(STAMP) ## Look for code that nothing uses
+	$(BIN)/vulture
 
 .PHONY: types
 types: $(STAMP) ## Check the types

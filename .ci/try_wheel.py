@@ -1,7 +1,8 @@
 """Installs the built wheel as a user would and tries it: `python .ci/try_wheel.py dist`.
 
 Everything runs in a clean virtual environment and from an empty folder, so that what is tried is
-the wheel and not the checkout.
+the wheel and not the checkout. Before that both files are built once more, elsewhere and at
+another time, from what the sdist has: they must come out the same to the byte.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 # What `pip install healthmw` may bring in: anyio, and what anyio needs.
 BASE = {"healthmw", "anyio", "idna", "sniffio", "typing_extensions", "typing-extensions"}
+MOST = 600_000
+"""How large the wheel may be, in bytes: more is an accident."""
 NOT_FOR_USERS = {"tests", "docs", "examples", "benchmarks", ".ci", "changelog.d"}
 
 ASGI = """
@@ -81,8 +84,10 @@ def main(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     look_into(wheel, sdist)
     with tempfile.TemporaryDirectory() as folder:
+        build_again(wheel, sdist, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
         use(wheel.resolve(), Path(folder))
-    print(f"{wheel.name}: {wheel.stat().st_size:,} bytes; installed, tried, well")
+    print(f"{wheel.name}: {wheel.stat().st_size:,} bytes; built twice, installed, tried, well")
 
 
 def look_into(wheel: Path, sdist: Path) -> None:
@@ -94,6 +99,7 @@ def look_into(wheel: Path, sdist: Path) -> None:
     assert info.endswith(".dist-info"), tops
     assert "healthmw/py.typed" in names
     assert f"{info}/licenses/LICENSE" in names
+    assert wheel.stat().st_size < MOST, wheel.stat().st_size
     strangers = [name for name in names if set(Path(name).parts) & NOT_FOR_USERS]
     assert not strangers, strangers
     checkout = {
@@ -107,6 +113,26 @@ def look_into(wheel: Path, sdist: Path) -> None:
         sources = {Path(*Path(name).parts[1:]).as_posix() for name in tar.getnames()}
     for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "healthmw/py.typed"):
         assert needed in sources, f"{needed} is not in the sdist"
+
+
+def build_again(wheel: Path, sdist: Path, folder: Path) -> None:
+    """Check that whoever has the sdist can build the very same files."""
+    with tarfile.open(sdist) as tar:
+        tar.extractall(folder, filter="data")
+    (sources,) = folder.iterdir()
+    for number, path in enumerate(sources.rglob("*")):
+        os.utime(path, (number, number))
+    subprocess.run(
+        [sys.executable, "-m", "build", "--quiet", "--no-isolation", "--outdir", "again", "."],
+        cwd=sources,
+        umask=0o077,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=True,
+    )
+    for built in (wheel, sdist):
+        again = sources / "again" / built.name
+        assert again.read_bytes() == built.read_bytes(), f"{built.name} is not reproducible"
 
 
 def use(wheel: Path, folder: Path) -> None:

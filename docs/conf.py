@@ -21,7 +21,7 @@ copyright = "The healthmw authors"  # noqa: A001 - the name that Sphinx reads
 release = version = installed("healthmw")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_static"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
@@ -37,6 +37,9 @@ python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [(r"py:.*", r"(?!healthmw\.).*"), (r"py:.*", r"healthmw\.(.*\.)?_.*")]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["healthmw.css"]
+pygments_dark_style = "github-dark"  # furo's own underlines names of modules like links
 html_title = "healthmw"
 html_copy_source = False
 html_show_sphinx = False

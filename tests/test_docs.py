@@ -119,12 +119,39 @@ def test_commands_on_a_page_exist_and_so_do_their_options(page: Path) -> None:
                     assert option.partition("=")[0] in described, f"{words}: {option}"
 
 
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what `#...` may name on a page: its headings, as GitHub and MyST do it, and labels."""
+    text = without_code(page)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", one).lower() for one in headings)
+    named = {re.sub(r"[^\w\- ]", "", one).strip().replace(" ", "-") for one in plain}
+    return named | set(re.findall(r"^\(([\w-]+)\)=$", text, flags=re.MULTILINE))
+
+
 @each(PAGES)
 def test_links_between_files_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
-        if not re.match(r"[a-z]+:", target):
-            assert page.parent.joinpath(target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]+)?\)", without_code(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        there = page.parent.joinpath(target) if target else page
+        assert there.exists(), target
+        if anchor and there.suffix == ".md":
+            # Sphinx knows labels from all pages: `[](#label)` is checked by `make docs`.
+            elsewhere = not target and page.is_relative_to(ROOT / "docs")
+            assert elsewhere or anchor[1:] in anchors(there), target + anchor
+
+
+def test_anchors_are_found_as_they_are_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# What `it` does, [here](x.md)\n\n(label)=\n## A/B\n\n```sh\n# no\n```\n")
+    assert anchors(page) == {"what-it-does-here", "label", "ab"}
+    page.write_text("# One\n\n[x](#two)\n")
+    with pytest.raises(AssertionError, match="#two"):
+        test_links_between_files_lead_somewhere(page)
 
 
 def test_a_page_is_read_as_the_runner_says(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# Who may not read statistics sees of other roles' sessions the role and the database, but not the
-# type: only those of no role (autovacuum) or no database (physical replication) can be left out then.
+# Who may not read statistics sees of other roles' sessions the role and the database, but not of
+# which type: only those of no role (autovacuum) or database (physical replication) can be left out.
 _POSTGRESQL = """
 WITH me AS (
   SELECT r.oid, r.rolname, r.rolsuper, r.rolconnlimit, d.oid AS datid, d.datname, d.datconnlimit,

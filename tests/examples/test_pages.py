@@ -40,8 +40,9 @@ KEEP = 'kept=$?; { pwd; echo "$PATH"; echo "${VIRTUAL_ENV-}"; } >"$1"; exit "$ke
 class Reader:
     """Somebody with two terminals and a folder: what is typed is run, one line after the other."""
 
-    def __init__(self, folder: Path, log: Path) -> None:
+    def __init__(self, folder: Path, log: Path, wheel: Path) -> None:
         self._folder = folder
+        self._wheel = wheel
         self._env = environment(**PIP)
         self._log = log
         self._server: Server | None = None
@@ -114,7 +115,7 @@ class Reader:
         self._folder = Path(folder)
         if active and "VIRTUAL_ENV" not in self._env:
             self._env["VIRTUAL_ENV"] = active
-            _furnish(Path(active))
+            _furnish(Path(active), self._wheel)
         if "PASSED" in done.stdout:
             self._timeout = boot_timeout(done.stdout)
         assert _same(done.stdout, shown), f"$ {command}\n{done.stdout}\nis not\n{shown}"
@@ -128,8 +129,21 @@ class Reader:
                 server.stop()
 
 
-def _furnish(environment: Path) -> None:
-    """Have in a virtual environment what the tests have, and the commands run by its Python."""
+def _furnish(environment: Path, wheel: Path) -> None:
+    """Have in a virtual environment the wheel, and of all else what the tests have.
+
+    The wheel is found before the checkout. Commands are run by the environment's Python.
+    """
+    pip: list[str | Path] = [
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-index",
+        "--no-deps",
+    ]
+    subprocess.run([*pip, wheel], check=True, stdin=subprocess.DEVNULL, timeout=120)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         site_packages.joinpath("tests.pth").write_text(f"import site; site.addsitedir({path!r})\n")
@@ -162,17 +176,49 @@ def _typed(code: str) -> Iterator[tuple[str, str]]:
         yield command.partition("  #")[0].rstrip(), shown
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What users would install, built of this checkout."""
+    dist = tmp_path_factory.mktemp("dist")
+    build: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        dist,
+        ".",
+    ]
+    done = subprocess.run(
+        build,
+        cwd=EXAMPLES.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    (built,) = dist.glob("*.whl")
+    return built
+
+
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
+def reader(tmp_path: Path, wheel: Path) -> Iterator[Reader]:
     folder = tmp_path / "empty"
     folder.mkdir()
-    someone = Reader(folder, tmp_path / "server.log")
+    someone = Reader(folder, tmp_path / "server.log", wheel)
     yield someone
     someone.stop()
 
 
+WHERE = "python -c 'import healthmw; print(healthmw.__file__.partition(\"/site-packages/\")[0])'"
+
+
 @pytest.mark.parametrize("name", ["fastapi", "flask", "django"])
-def test_what_a_tutorial_says_happens(name: str, reader: Reader) -> None:
+def test_what_a_tutorial_says_happens(name: str, reader: Reader, tmp_path: Path) -> None:
     for block in blocks(TUTORIALS / f"{name}.md"):
         named = NAMED.match(block.code)
         if block.language == "console":
@@ -182,17 +228,19 @@ def test_what_a_tutorial_says_happens(name: str, reader: Reader) -> None:
             reader.write(named[2], block.code, at_the_end=named[1] is not None)
         else:
             reader.look_into_log(block.code)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    reader.type(WHERE, f"{tmp_path}/empty/shop/.venv/lib/{version}")  # the wheel, and no checkout
 
 
 @pytest.mark.parametrize("name", ["fastapi", "flask", "django"])
-def test_what_the_readme_of_an_example_says_happens(name: str, tmp_path: Path) -> None:
+def test_what_the_readme_of_an_example_says_happens(name: str, tmp_path: Path, wheel: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(
         EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", "shop.db*")
     )
     for line in (folder / "requirements.txt").read_text().splitlines():
         metadata.version(Requirement(line).name)
-    reader = Reader(folder, tmp_path / "server.log")
+    reader = Reader(folder, tmp_path / "server.log", wheel)
     try:
         for block in blocks(folder / "README.md"):
             for command, shown in _typed(block.code):
