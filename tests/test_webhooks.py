@@ -99,9 +99,11 @@ def no_waiting() -> Iterator[None]:
 
 
 class Shop:
-    def __init__(self, listener: Callable[[Any], None], *, critical: bool = True) -> None:
+    def __init__(
+        self, listener: Callable[[Any], None], *, critical: bool = True, release: str = "v42"
+    ) -> None:
         self.probe = ScriptedProbe()
-        self.health = Health(release="v42", max_age=0)
+        self.health = Health(release=release, max_age=0)
         self.health.add("database", self.probe, critical=critical)
         self.health.subscribe(listener)
 
@@ -297,6 +299,13 @@ def test_slack(service: Service) -> None:
     assert problem[1] == "ready: failed"
     assert problem[3:] == ["release: v42", "detail: no such table &lt;orders&gt; &amp; more"]
     assert end[0] == ":large_green_circle: *R&amp;D shop: check database is well again*"
+
+
+def test_a_release_without_a_name_is_left_out(service: Service) -> None:
+    shop = Shop(SlackWebhook(service.url, service="shop"), release="")
+    shop.sees(BROKEN)
+    (problem,) = service.wait_for(1)
+    assert "release" not in problem.body["text"]
 
 
 def test_teams(service: Service) -> None:

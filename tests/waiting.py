@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a test takes a thing for hung; far more than a slow machine needs."""
 
 _PAUSE = 0.002
