@@ -66,3 +66,10 @@ def below(degraded_below: float | None, failed_below: float | None) -> Bounds:
 def _check(option: str, value: float | None) -> None:
     if value is not None and not 0 <= value < math.inf:
         raise ValueError(f"{option} must be a number of 0 or more, or None, not {value!r}")
+
+
+def not_negative(**options: float | None) -> None:
+    """Raise `ValueError` for an option below 0."""
+    for option, value in options.items():
+        if value is not None and value < 0:
+            raise ValueError(f"{option} must not be negative, not {value!r}")

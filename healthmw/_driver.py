@@ -19,7 +19,15 @@ from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from healthmw._probe import Outcome
 
@@ -206,6 +214,14 @@ def check_timeout(timeout: float) -> float:
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     return timeout
+
+
+def names(option: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one name or several as a tuple, or raise `ValueError` where there is none."""
+    found = (given,) if isinstance(given, str) else tuple(given)
+    if not found or not all(found):
+        raise ValueError(f"{option} must be one or more names")
+    return found
 
 
 def require_asyncio(what: str, *, instead: str) -> None:

@@ -187,3 +187,10 @@ def mysql_options(url: str) -> dict[str, Any]:
     if "ssl_ca" in query:
         found["ssl"] = {"ca": query.pop("ssl_ca")}
     return found | query
+
+
+def show_mysql(options: Mapping[str, Any]) -> str:
+    """Return where such arguments lead, and to which database."""
+    address = f"{options.get('host', 'localhost')}:{options.get('port', 3306)}"
+    name = options.get("database") or options.get("db") or ""
+    return f"{options.get('unix_socket') or address}/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import anyio
 from anyio.streams.tls import TLSStream
 
 from healthmw._driver import look_up, why
-from healthmw.exceptions import ProbeFailedError
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from anyio.abc import ByteStream
+
+    from healthmw._model import Measurement
 
 
 class Wire:
@@ -84,6 +87,25 @@ async def wire(host: str, port: int, tls: ssl.SSLContext | None = None) -> Async
         yield talk
     finally:
         await anyio.aclose_forcefully(stream)  # TLS or not: there is nothing left to say
+
+
+async def hold(
+    talk: Callable[[Wire], Awaitable[None]],
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    *,
+    timeout: float,
+) -> Mapping[str, Measurement]:
+    """Connect and hold a talk within `timeout` seconds; return how long it took."""
+    started = time.perf_counter()
+    try:
+        with anyio.fail_after(timeout):
+            async with wire(host, port, tls) as opened:
+                await talk(opened)
+    except TimeoutError:
+        raise ProbeTimeoutError(f"no answer within {timeout:g} s") from None
+    return {"latency_seconds": time.perf_counter() - started}
 
 
 def tls_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from healthmw._bounds import not_negative
 from healthmw._driver import PerProcess, check_timeout, show_address
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
@@ -63,10 +64,7 @@ class AMQPProbe:
             raise ValueError("queue must be a queue's name, not ''")
         if queue is None and (min_consumers or max_depth is not None):
             raise ValueError("min_consumers and max_depth are of a queue: name it by queue=")
-        if min_consumers < 0:
-            raise ValueError(f"min_consumers must not be negative, not {min_consumers!r}")
-        if max_depth is not None and max_depth < 0:
-            raise ValueError(f"max_depth must not be negative, not {max_depth!r}")
+        not_negative(min_consumers=min_consumers, max_depth=max_depth)
         self._queue = queue
         self._min_consumers = min_consumers
         self._max_depth = max_depth

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from healthmw._driver import check_timeout, look_up, require_asyncio, with_latency
 from healthmw._kept import AsyncKeptConnection
-from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, talk_async
+from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, show_mysql, talk_async
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ class AsyncmyProbe:
         )
 
     def __repr__(self) -> str:
-        found = self._options
-        address = f"{found.get('host', 'localhost')}:{found.get('port', 3306)}"
-        name = found.get("database") or found.get("db") or ""
-        return f"<AsyncmyProbe {found.get('unix_socket') or address}/{name}>"
+        return f"<AsyncmyProbe {show_mysql(self._options)}>"
 
     async def __call__(self) -> Outcome:
         """Ask once."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakSet
 
+from healthmw._bounds import not_negative
 from healthmw._driver import PerProcess, check_timeout, time_limit
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
@@ -74,8 +75,7 @@ class CeleryProbe:
             raise ValueError("workers must name at least one worker")
         if min_workers < 1:
             raise ValueError(f"min_workers must be at least 1, not {min_workers!r}")
-        if max_depth is not None and max_depth < 0:
-            raise ValueError(f"max_depth must not be negative, not {max_depth!r}")
+        not_negative(max_depth=max_depth)
         if (queue is None) != (max_depth is None):
             raise ValueError("queue and max_depth belong together")
         self._app = app

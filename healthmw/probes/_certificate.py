@@ -86,7 +86,10 @@ class CertificateProbe:
     async def _shake_hands(self) -> float:
         """Return when the certificate expires, in Unix time."""
         await look_up(self._host)
-        stream = await anyio.connect_tcp(self._host, self._port)
+        try:
+            stream = await anyio.connect_tcp(self._host, self._port)
+        except OSError as exc:
+            raise ProbeFailedError(f"can't connect: {why(exc)}") from exc
         try:
             tls = await TLSStream.wrap(
                 stream, hostname=self._name, ssl_context=self._tls, standard_compatible=False

@@ -26,7 +26,7 @@ class DNSProbe:
     A resolver can't be interrupted. One that hangs holds one thread a name, however often the probe
     runs. What the machine's resolver caches is taken from its cache.
 
-    Measures `latency_seconds` and `address_count`. Raises `ProbeFailedError`, or
+    Measures `latency_seconds` and `addresses`. Raises `ProbeFailedError`, or
     `ProbeTimeoutError`. Runs on asyncio and trio.
     """
 
@@ -61,7 +61,7 @@ class DNSProbe:
         others = [one for one in found if not self._expected(one)]
         if others:
             raise ProbeFailedError(f"{self._name} resolves to {others[0]}, which is not expected")
-        return {"latency_seconds": latency, "address_count": len(found)}
+        return {"latency_seconds": latency, "addresses": len(found)}
 
     def _expected(self, address: str) -> bool:
         return not self._expect or any(ip_address(address) in net for net in self._expect)

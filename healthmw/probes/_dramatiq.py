@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from healthmw._driver import PerProcess, check_timeout
+from healthmw._bounds import not_negative
+from healthmw._driver import PerProcess, check_timeout, names
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
@@ -66,17 +67,13 @@ class DramatiqProbe:
             raise MissingExtraError("DramatiqProbe", extra="dramatiq") from exc
         if not isinstance(broker, dramatiq.Broker):
             raise TypeError(f"broker must be a dramatiq.Broker, not {type(broker).__name__}")
-        self._queues = (queues,) if isinstance(queues, str) else tuple(queues)
-        if not self._queues or not all(self._queues):
-            raise ValueError("queues must be one or more names")
-        for name, bound in (
-            ("min_workers", min_workers),
-            ("max_heartbeat_age", max_heartbeat_age),
-            ("max_depth", max_depth),
-            ("max_age", max_age),
-        ):
-            if bound is not None and bound < 0:
-                raise ValueError(f"{name} must not be negative, not {bound!r}")
+        self._queues = names("queues", queues)
+        not_negative(
+            min_workers=min_workers,
+            max_heartbeat_age=max_heartbeat_age,
+            max_depth=max_depth,
+            max_age=max_age,
+        )
         self._min_workers = min_workers
         self._max_depth = max_depth
         self._max_age = max_age

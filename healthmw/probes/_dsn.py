@@ -226,6 +226,8 @@ def engine_from_url(url: str) -> Engine | AsyncEngine:
     """Return an engine for a SQL database's URL, by a driver that is installed, without a pool."""
     scheme, _, rest = url.partition("://")
     base, plus, driver = scheme.lower().partition("+")
+    if base not in _SQL:
+        raise ValueError(f"no SQL database is known by {base}://; known are {', '.join(_SQL)}")
     dialect, drivers = _SQL[base]
     if find_spec("sqlalchemy") is None:
         raise MissingExtraError(f"{base}://", extra="sqlalchemy")

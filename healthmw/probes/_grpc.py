@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from healthmw._model import Measurement
 
 # A channel of the probe's own forgets its failures at once: the checks space their trials already.
+_URLS = {"grpc", "grpcs", "http", "https"}  # gRPC would look for a host of such a name
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -68,6 +69,8 @@ class GRPCProbe:
             )
         if not target:
             raise ValueError("target must be an address like 'host:50051', not ''")
+        if isinstance(target, str) and target.partition("://")[0] in _URLS:
+            raise ValueError("target must be like 'host:50051'; probe_from_dsn() takes URLs")
         if tls and not isinstance(target, str):
             raise ValueError("tls belongs to the channel: set it there when you pass one")
         self.is_async: bool = isinstance(target, grpc.aio.Channel)

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
+from healthmw._bounds import not_negative
 from healthmw._driver import PerProcess, check_timeout
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
@@ -51,8 +52,8 @@ class KafkaProbe:
     - `timeout`: seconds for all of it; the check's own timeout counts where it is shorter.
 
     librdkafka keeps a few threads and a connection to each broker that it has talked to. It runs in
-    a thread, on asyncio and trio. Measures `latency_seconds`, `brokers` and, of a group, `lag`.
-    Raises `ProbeFailedError`.
+    a thread, on asyncio and trio. Measures `latency_seconds`, `brokers` and, of a group,
+    `lag_messages`. Raises `ProbeFailedError`.
     """
 
     is_async = False
@@ -79,8 +80,7 @@ class KafkaProbe:
             raise ValueError("group is one of a topic: name that by topic=")
         if max_lag is not None and group is None:
             raise ValueError("max_lag is of a group: name it by group=")
-        if max_lag is not None and max_lag < 0:
-            raise ValueError(f"max_lag must not be negative, not {max_lag!r}")
+        not_negative(max_lag=max_lag)
         self._settings = dict(target)
         self._topic = topic
         self._group = group
@@ -109,8 +109,8 @@ class KafkaProbe:
         except (KafkaException, TimeoutError, _DownError) as exc:
             raise own.failure(exc) from None  # its text is in the message
         found["latency_seconds"] = time.perf_counter() - started
-        if self._max_lag is not None and found["lag"] > self._max_lag:  # type: ignore[operator] # an int
-            detail = f"{self._group!r} has {found['lag']} messages still to read"
+        if self._max_lag is not None and found["lag_messages"] > self._max_lag:  # type: ignore[operator] # an int
+            detail = f"{self._group!r} has {found['lag_messages']} messages still to read"
             return Degraded(f"{detail}, more than {self._max_lag}", found)
         return found
 
@@ -122,7 +122,7 @@ class KafkaProbe:
         found: dict[str, Measurement] = {"brokers": own.brokers()}
         partitions = own.partitions(self._topic) if self._topic is not None else ()
         if self._group is not None:
-            found["lag"] = own.lag(self._group, self._topic or "", partitions)
+            found["lag_messages"] = own.lag(self._group, self._topic or "", partitions)
         return found
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import anyio
-
 from healthmw._driver import check_timeout, show_address
-from healthmw._wire import tls_context, wire
-from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+from healthmw._wire import hold, tls_context
+from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
     import ssl
@@ -106,16 +103,8 @@ class LDAPProbe:
 
     async def __call__(self) -> Mapping[str, Measurement]:
         """Bind once."""
-        started = time.perf_counter()
-        try:
-            with anyio.fail_after(self._timeout):
-                async with wire(
-                    self._host, self._port, self._context if self._tls else None
-                ) as talk:
-                    await self._talk(talk)
-        except TimeoutError:
-            raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
-        return {"latency_seconds": time.perf_counter() - started}
+        tls = self._context if self._tls else None
+        return await hold(self._talk, self._host, self._port, tls, timeout=self._timeout)
 
     async def _talk(self, talk: Wire) -> None:
         if self._starttls and self._context is not None:

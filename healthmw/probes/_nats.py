@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from healthmw._bounds import not_negative
 from healthmw._driver import PerLoop, check_timeout, look_up, require_asyncio, show_address
 from healthmw._probe import Degraded
 from healthmw._wire import tls_context
@@ -36,8 +37,9 @@ class NATSProbe:
     has that stream; with `consumer=` too, that the stream has that durable consumer.
 
     `target` is the app's own connected `nats.aio.client.Client`, asked on the connection that the
-    app uses, on the app's event loop; or a URL (`nats://user:password@host:4222`, `tls://...`), for
-    a connection of the probe's own that is kept between runs.
+    app uses, on the app's event loop; or a URL (`nats://user:password@host:4222`), for a connection
+    of the probe's own that is kept between runs. It goes over to TLS where the server asks for it;
+    with `tls://` it fails where it does not, and sends no password.
 
     - `stream`, `consumer`: names in JetStream.
     - `max_pending`: with more messages than that for the consumer still to read, the run is
@@ -48,7 +50,8 @@ class NATSProbe:
       timeout counts where it is shorter.
 
     It needs asyncio, because nats-py does. Measures `latency_seconds`; of a stream
-    `stream_messages`; of a consumer `pending` and `unacknowledged`. Raises `ProbeFailedError`.
+    `stream_messages`; of a consumer `pending_messages` and `unacknowledged_messages`. Raises
+    `ProbeFailedError`.
     """
 
     is_async = True
@@ -73,8 +76,7 @@ class NATSProbe:
             raise ValueError("consumer is one of a stream: name that by stream=")
         if max_pending is not None and consumer is None:
             raise ValueError("max_pending is of a consumer: name it by consumer=")
-        if max_pending is not None and max_pending < 0:
-            raise ValueError(f"max_pending must not be negative, not {max_pending!r}")
+        not_negative(max_pending=max_pending)
         self._target = target
         self._address = _address(target) if isinstance(target, str) else "the app's client"
         self._stream = stream
@@ -104,7 +106,7 @@ class NATSProbe:
         except (Error, OSError) as exc:
             raise ProbeFailedError(f"{type(exc).__name__}: {exc}") from exc
         found = {"latency_seconds": time.perf_counter() - started, **found}
-        pending = int(found.get("pending", 0))
+        pending = int(found.get("pending_messages", 0))
         if self._max_pending is not None and pending > self._max_pending:
             detail = f"{pending} messages pending for {self._consumer!r}"
             return Degraded(f"{detail}, more than {self._max_pending}", found)
@@ -147,6 +149,7 @@ class NATSProbe:
 
     async def _look(self, client: Client) -> dict[str, Measurement]:
         from nats.errors import Error
+        from nats.js.errors import APIError
 
         try:
             await client.flush(timeout=_FOREVER)  # bounded by the caller
@@ -157,13 +160,19 @@ class NATSProbe:
         if self._stream is None:
             return {}
         jetstream = client.jetstream(timeout=_FOREVER)
-        if self._consumer is None:
-            stream = await jetstream.stream_info(self._stream)
-            return {"stream_messages": stream.state.messages}
-        consumer = await jetstream.consumer_info(self._stream, self._consumer)
+        try:
+            if self._consumer is None:
+                stream = await jetstream.stream_info(self._stream)
+                return {"stream_messages": stream.state.messages}
+            consumer = await jetstream.consumer_info(self._stream, self._consumer)
+        except APIError as exc:  # there is none, or no right to see it
+            of = f"stream {self._stream!r}"
+            if self._consumer is not None:
+                of = f"consumer {self._consumer!r} of {of}"
+            raise ProbeFailedError(f"{of}: {exc.description or exc}") from exc
         return {
-            "pending": consumer.num_pending or 0,
-            "unacknowledged": consumer.num_ack_pending or 0,
+            "pending_messages": consumer.num_pending or 0,
+            "unacknowledged_messages": consumer.num_ack_pending or 0,
         }
 
 
@@ -225,11 +234,18 @@ def _client_class() -> type[Client]:
     from nats.aio.client import Client
 
     class Ending(Client):
-        """A client that ends when its connection does.
+        """A client that keeps to TLS, and ends when its connection does.
 
         nats-py first sends what it has still to send. When that fails it breaks off, closes nothing
         and calls nobody back.
         """
+
+        def _connect_command(self) -> bytes:
+            # With the login. nats-py goes on in the clear where the server wants no TLS.
+            asked = self._current_server is not None and self._current_server.uri.scheme == "tls"
+            if asked and not self._server_info.get("tls_required"):
+                raise ProbeFailedError("the server does not go over to TLS, which tls:// wants")
+            return super()._connect_command()
 
         async def _close(self, status: int, do_cbs: bool = True) -> None:
             self._pending, self._pending_data_size = [], 0

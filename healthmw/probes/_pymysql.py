@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from healthmw._driver import check_timeout, shut_down_after, with_latency
 from healthmw._kept import KeptConnection
 from healthmw._sockets import connect_pymysql
-from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, talk
+from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, show_mysql, talk
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from healthmw._probe import Outcome
-from healthmw._sql import Rows, Seen
+    from healthmw._sql import Rows, Seen
 
 
 class PyMySQLProbe:
@@ -72,10 +72,7 @@ class PyMySQLProbe:
         )
 
     def __repr__(self) -> str:
-        found = self._options
-        address = f"{found.get('host', 'localhost')}:{found.get('port', 3306)}"
-        name = found.get("database") or found.get("db") or ""
-        return f"<PyMySQLProbe {found.get('unix_socket') or address}/{name}>"
+        return f"<PyMySQLProbe {show_mysql(self._options)}>"
 
     def __call__(self) -> Outcome:
         """Ask once."""

@@ -67,7 +67,7 @@ class RedisProbe:
 
     A sync client is asked in a thread, on asyncio and trio. An async client or a URL needs asyncio,
     because redis-py does: on trio pass a sync client. Measures `latency_seconds` and, where asked
-    for, `role`, `heard_seconds_ago`, `memory_used_bytes`, `memory_limit_bytes` and
+    for, `role`, `primary_silent_seconds`, `memory_used_bytes`, `memory_limit_bytes` and
     `evictions_per_second`; of a cluster the sums, and `primaries`. Raises redis-py's own
     exceptions, or `ProbeFailedError`.
     """

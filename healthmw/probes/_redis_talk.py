@@ -86,7 +86,7 @@ class Questions:
             if info.get("master_link_status") != "up":
                 finding.complaints.append("the replica has lost its primary")
             else:
-                finding.measurements["heard_seconds_ago"] = info["master_last_io_seconds_ago"]
+                finding.measurements["primary_silent_seconds"] = info["master_last_io_seconds_ago"]
 
     def _judge_memory(self, info: dict[str, Any], finding: Finding) -> None:
         used, limit = info["used_memory"], info["maxmemory"]

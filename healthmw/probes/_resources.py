@@ -98,7 +98,7 @@ class FileDescriptorProbe:
     A pass proves that no more than a share of `degraded_above` of its limit (`RLIMIT_NOFILE`, what
     `ulimit -n` shows) is open; above `failed_above` it fails. Both are shares; None for no bound.
 
-    Measures `open_count`, `limit_count` and `open_ratio`. Raises `ProbeFailedError`.
+    Measures `open_files`, `limit_files` and `open_ratio`. Raises `ProbeFailedError`.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class FileDescriptorProbe:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         opened = len(os.listdir("/dev/fd")) - 1  # noqa: PTH208 - one is that of the listing itself
         if limit == resource.RLIM_INFINITY:
-            return {"open_count": opened}
+            return {"open_files": opened}
         share = opened / limit
-        found = {"open_count": opened, "limit_count": limit, "open_ratio": share}
+        found = {"open_files": opened, "limit_files": limit, "open_ratio": share}
         words = f"{opened} of {limit} file descriptors are open"
         return self._bounds.judge(share, words, found) or found
 

@@ -6,7 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from healthmw._driver import check_timeout
+from healthmw._bounds import not_negative
+from healthmw._driver import check_timeout, names
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError
 
@@ -37,8 +38,9 @@ class RQProbe:
     - `timeout`: seconds for all of it; the check's own timeout counts where it is shorter.
 
     Suspended workers (`rq suspend`) are `Degraded` too. Ages need the clocks of the machines to
-    agree. It runs in a thread, on asyncio and trio. Measures `latency_seconds`, `workers`, `jobs`
-    and `oldest_job_seconds`. Raises `ProbeFailedError`.
+    agree. It runs in a thread, on asyncio and trio. Measures `latency_seconds`, `workers`, and of
+    the jobs `messages` and `oldest_message_seconds`, as the probes of other queues call them.
+    Raises `ProbeFailedError`.
     """
 
     is_async = False
@@ -63,17 +65,13 @@ class RQProbe:
 
         if not isinstance(connection, redis.Redis):
             raise TypeError(f"connection must be a redis.Redis, not {type(connection).__name__}")
-        self._queues = (queues,) if isinstance(queues, str) else tuple(queues)
-        if not self._queues or not all(self._queues):
-            raise ValueError("queues must be one or more names")
-        for name, bound in (
-            ("min_workers", min_workers),
-            ("max_heartbeat_age", max_heartbeat_age),
-            ("max_depth", max_depth),
-            ("max_job_age", max_job_age),
-        ):
-            if bound is not None and bound < 0:
-                raise ValueError(f"{name} must not be negative, not {bound!r}")
+        self._queues = names("queues", queues)
+        not_negative(
+            min_workers=min_workers,
+            max_heartbeat_age=max_heartbeat_age,
+            max_depth=max_depth,
+            max_job_age=max_job_age,
+        )
         self._min_workers = min_workers
         self._max_heartbeat_age = max_heartbeat_age
         self._max_depth = max_depth
@@ -90,8 +88,8 @@ class RQProbe:
             suspended, seen = self._read(client)
         found: dict[str, Measurement] = {"latency_seconds": time.perf_counter() - started}
         found["workers"] = len(set[bytes]().union(*(queue.workers for queue in seen)))
-        found["jobs"] = sum(queue.depth for queue in seen)
-        found["oldest_job_seconds"] = max(queue.age for queue in seen)
+        found["messages"] = sum(queue.depth for queue in seen)
+        found["oldest_message_seconds"] = max(queue.age for queue in seen)
         for queue in seen:
             if len(queue.workers) < self._min_workers:
                 raise ProbeFailedError(

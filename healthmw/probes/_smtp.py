@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import socket
-import time
 from typing import TYPE_CHECKING
 
-import anyio
-
 from healthmw._driver import check_timeout, show_address
-from healthmw._wire import tls_context, wire
-from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+from healthmw._wire import hold, tls_context
+from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
     import ssl
@@ -78,16 +75,8 @@ class SMTPProbe:
 
     async def __call__(self) -> Mapping[str, Measurement]:
         """Hold one session."""
-        started = time.perf_counter()
-        try:
-            with anyio.fail_after(self._timeout):
-                async with wire(
-                    self._host, self._port, self._context if self._tls else None
-                ) as talk:
-                    await self._talk(talk)
-        except TimeoutError:
-            raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
-        return {"latency_seconds": time.perf_counter() - started}
+        tls = self._context if self._tls else None
+        return await hold(self._talk, self._host, self._port, tls, timeout=self._timeout)
 
     async def _talk(self, talk: Wire) -> None:
         await _reply(talk, 220, "the greeting")

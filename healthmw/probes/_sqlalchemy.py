@@ -19,7 +19,8 @@ from healthmw._driver import (
 from healthmw._pool import PoolRoom, sqlalchemy_numbers
 from healthmw._probe import Degraded
 from healthmw._sql import Wishes, talk
-from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+from healthmw.probes._engine import show_engine, sync_engine
 from healthmw.probes._sqlite import check_file, is_in_memory, sqlite_file
 
 if TYPE_CHECKING:
@@ -87,17 +88,10 @@ class SQLAlchemyProbe:
         max_replica_lag: float | None = None,
         timeout: float = 2.0,
     ) -> None:
-        try:
-            import sqlalchemy as sa
-            from sqlalchemy.ext.asyncio import AsyncEngine
-        except ImportError as exc:
-            raise MissingExtraError("SQLAlchemyProbe", extra="sqlalchemy") from exc
         if connection not in {"own", "pool"}:
             raise ValueError(f"connection must be 'own' or 'pool', not {connection!r}")
-        self.is_async: bool = isinstance(engine, AsyncEngine)
-        app = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-        if not isinstance(app, sa.Engine):
-            raise TypeError(f"engine must be an Engine or AsyncEngine, not {type(engine).__name__}")
+        self.is_async: bool
+        app, self.is_async = sync_engine("SQLAlchemyProbe", engine)
         self._app = app
         self._wishes = Wishes(writable=writable, max_replica_lag=max_replica_lag)
         if self._wishes and app.dialect.name not in _WITH_REPLICAS:
@@ -106,6 +100,8 @@ class SQLAlchemyProbe:
                 f" not for {app.dialect.name}"
             )
         self._timeout = check_timeout(timeout)
+        import sqlalchemy as sa
+
         self._file = sqlite_file(app)
         self._shared = connection == "pool" or is_in_memory(app)
         if query is None:
@@ -115,9 +111,7 @@ class SQLAlchemyProbe:
         self._async = PerLoop(self._make_own, _close_async)
 
     def __repr__(self) -> str:
-        url = self._app.url
-        host = "" if url.host is None else f"{url.host}:{url.port or ''}/"
-        return f"<SQLAlchemyProbe {url.drivername} {host}{url.database or ''}>"
+        return f"<SQLAlchemyProbe {show_engine(self._app)}>"
 
     def __call__(self) -> Outcome | Awaitable[Outcome]:
         """Ask once: at once for an `Engine`, else by a coroutine."""

@@ -17,7 +17,8 @@ from healthmw._driver import (
     require_asyncio,
     with_latency,
 )
-from healthmw.exceptions import MissingExtraError, ProbeTimeoutError
+from healthmw.exceptions import ProbeTimeoutError
+from healthmw.probes._engine import show_engine, sync_engine
 from healthmw.probes._sqlite import check_file, is_in_memory, sqlite_file
 
 if TYPE_CHECKING:
@@ -44,31 +45,22 @@ class Errand:
     def __init__(
         self, who: str, target: Engine | AsyncEngine | str, work: Work, *, timeout: float
     ) -> None:
-        try:
-            import sqlalchemy as sa
-            from sqlalchemy.ext.asyncio import AsyncEngine
-        except ImportError as exc:
-            raise MissingExtraError(who, extra="sqlalchemy") from exc
         if isinstance(target, str):
             from healthmw.probes._dsn import engine_from_url
 
             target = engine_from_url(target)
-        self.is_async = isinstance(target, AsyncEngine)
-        app = target.sync_engine if isinstance(target, AsyncEngine) else target
-        if not isinstance(app, sa.Engine):
-            raise TypeError(
-                f"engine must be an Engine, an AsyncEngine or a URL, not {type(target).__name__}"
-            )
-        self.app = app
+        self.app: Engine
+        self.is_async: bool
+        self.app, self.is_async = sync_engine(
+            who, target, takes="an Engine, an AsyncEngine or a URL"
+        )
         self._work = work
         self._timeout = check_timeout(timeout)
         self._sync = PerProcess(self._make_own)
         self._async = PerLoop(self._make_own, _close_async)
 
     def __str__(self) -> str:
-        url = self.app.url
-        host = "" if url.host is None else f"{url.host}:{url.port or ''}/"
-        return f"{url.drivername} {host}{url.database or ''}"
+        return show_engine(self.app)
 
     def run(self) -> Outcome | Awaitable[Outcome]:
         """Go once: at once for an `Engine`, else by a coroutine."""

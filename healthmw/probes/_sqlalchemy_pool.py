@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from healthmw._pool import PoolRoom, sqlalchemy_numbers
-from healthmw.exceptions import MissingExtraError
+from healthmw.probes._engine import show_engine, sync_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -29,21 +29,11 @@ class SQLAlchemyPoolProbe:
     is_async = True
 
     def __init__(self, engine: Engine | AsyncEngine, *, degraded_at: float = 0.9) -> None:
-        try:
-            from sqlalchemy import Engine
-            from sqlalchemy.ext.asyncio import AsyncEngine
-        except ImportError as exc:
-            raise MissingExtraError("SQLAlchemyPoolProbe", extra="sqlalchemy") from exc
-        app = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-        if not isinstance(app, Engine):
-            raise TypeError(f"engine must be an Engine or AsyncEngine, not {type(engine).__name__}")
-        self._app = app
+        self._app, _ = sync_engine("SQLAlchemyPoolProbe", engine)
         self._room = PoolRoom(degraded_at)
 
     def __repr__(self) -> str:
-        url = self._app.url
-        host = "" if url.host is None else f"{url.host}:{url.port or ''}/"
-        return f"<SQLAlchemyPoolProbe {url.drivername} {host}{url.database or ''}>"
+        return f"<SQLAlchemyPoolProbe {show_engine(self._app)}>"
 
     async def __call__(self) -> Outcome:
         """Look once."""

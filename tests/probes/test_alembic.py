@@ -295,7 +295,7 @@ def test_the_repr_shows_no_password(release: Callable[..., Release]) -> None:
     code = release("code", length=1)
     probe = probe_of(code, "postgresql+psycopg://ann:swordfish@db:5432/shop")
     assert repr(probe) == "<AlembicProbe postgresql+psycopg db:5432/shop>"
-    assert repr(probe_of(code, "sqlite://")) == "<AlembicProbe sqlite >"
+    assert repr(probe_of(code, "sqlite://")) == "<AlembicProbe sqlite>"
 
 
 # The comparison itself

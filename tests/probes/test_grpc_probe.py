@@ -154,6 +154,13 @@ def test_tls_and_a_token(health: HealthServicer, run: Runner) -> None:
     channel.close()
 
 
+def test_a_url_is_for_another_function() -> None:
+    for scheme in ("grpc", "https"):
+        with pytest.raises(ValueError, match="must be like 'host:50051'; probe_from_dsn"):
+            GRPCProbe(f"{scheme}://127.0.0.1:1")
+    GRPCProbe("dns:///127.0.0.1:1")  # gRPC's own
+
+
 def test_an_aio_channel_on_trio_is_told_what_to_do(run: Runner) -> None:
     async def make() -> GRPCProbe:
         return GRPCProbe(grpc.aio.insecure_channel("127.0.0.1:1"))

@@ -179,6 +179,11 @@ def test_without_a_limit_in_the_pool_the_number_must_be_given(target: Any) -> No
         ("redis://cache", {"timeout": 0}, "^timeout must be"),
         ("redis://cache", {"application_name": "web"}, "^application_name= is for PostgreSQL"),
         ("mysql+pymysql://db/a", {"application_name": "web"}, "^application_name= is for Post"),
+        (
+            "amqp://ann:swordfish@mq",
+            {},
+            "^no SQL database is known by amqp://; known are postgresql",
+        ),
         ("sqlite://", {}, "^target must be of PostgreSQL, MySQL, MariaDB or Redis, not sqlite"),
     ],
 )
@@ -194,7 +199,7 @@ def test_another_kind_of_target() -> None:
 
 def test_reprs() -> None:
     shown = {
-        URL: "postgresql+psycopg db:/shop",
+        URL: "postgresql+psycopg db/shop",
         "redis://cache:6380/2": "redis cache:6380",
         "unix:///run/redis.sock": "redis /run/redis.sock",
     }
@@ -211,5 +216,5 @@ def test_a_missing_driver_is_an_error_that_names_the_extra(
     target: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"HeadroomProbe.*healthmw\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"needs .*healthmw\[{extra}\]"):
         HeadroomProbe(target, processes=1, per_process=1)

@@ -260,8 +260,8 @@ def test_file_descriptors() -> None:
         after = probe()
     assert isinstance(before, dict)
     assert isinstance(after, dict)
-    assert after["open_count"] == before["open_count"] + 10
-    assert after["limit_count"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert after["open_files"] == before["open_files"] + 10
+    assert after["limit_files"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert repr(probe) == "<FileDescriptorProbe>"
 
 
@@ -272,7 +272,7 @@ def test_file_descriptors_that_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProbeFailedError, match="90 of 100"):
         FileDescriptorProbe(failed_above=0.85)()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 100))
-    assert FileDescriptorProbe()() == {"open_count": 90}
+    assert FileDescriptorProbe()() == {"open_files": 90}
 
 
 # Load

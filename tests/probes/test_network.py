@@ -35,8 +35,8 @@ PATIENT = 20.0
 async def test_a_name_that_resolves() -> None:
     probe = DNSProbe("localhost", expect=["127.0.0.0/8", "::1"], timeout=PATIENT)
     found = await probe()
-    assert set(found) == {"latency_seconds", "address_count"}
-    assert int(found["address_count"]) >= 1
+    assert set(found) == {"latency_seconds", "addresses"}
+    assert int(found["addresses"]) >= 1
     assert repr(probe) == "<DNSProbe localhost>"
     await DNSProbe("localhost", timeout=PATIENT)()
 
@@ -71,7 +71,7 @@ async def test_a_resolver_that_hangs_holds_one_thread(monkeypatch: pytest.Monkey
     assert len(asked) == 1
     answers.set()
     found = await DNSProbe("slow.example", expect=["192.0.2.1"], timeout=PATIENT)()
-    assert found["address_count"] == 1
+    assert found["addresses"] == 1
 
 
 # Certificates
@@ -195,7 +195,7 @@ async def test_a_server_that_says_nothing(cafile: Path) -> None:
         with pytest.raises(ProbeTimeoutError, match=r"no TLS handshake within 0\.2 s"):
             await certificate_probe(server.port, cafile, timeout=0.2)()
         server.wait_until_left()
-    with pytest.raises(ProbeFailedError, match="no TLS handshake: "):
+    with pytest.raises(ProbeFailedError, match=r"^can't connect: "):
         await certificate_probe(server.port, cafile)()
     with full_listener() as port, pytest.raises(ProbeTimeoutError):
         await certificate_probe(port, cafile, timeout=0.2)()

@@ -223,12 +223,18 @@ def test_a_stream_and_what_its_consumer_has_still_to_read(lend: Lend, run: Runne
     url = server.dsn()
     assert run(NATSProbe(url, stream="orders"))["stream_messages"] == 3
     found = run(NATSProbe(url, stream="orders", consumer="mailer", max_pending=3))
-    assert (found["pending"], found["unacknowledged"]) == (3, 0)
+    assert (found["pending_messages"], found["unacknowledged_messages"]) == (3, 0)
     late = NATSProbe(url, stream="orders", consumer="mailer", max_pending=2)
     assert run.outcome(late)[0] == "3 messages pending for 'mailer', more than 2"
-    assert "stream not found" in str(fails(run, NATSProbe(url, stream="nope")))
+    assert str(fails(run, NATSProbe(url, stream="nope"))) == "stream 'nope': stream not found"
     missing = NATSProbe(url, stream="orders", consumer="nope")
-    assert "consumer not found" in str(fails(run, missing))
+    said = "consumer 'nope' of stream 'orders': consumer not found"
+    assert str(fails(run, missing)) == said
+
+
+def test_tls_that_nats_does_not_speak_is_no_pass_in_the_clear(lend: Lend, run: Runner) -> None:
+    plain = lend(NATS).dsn().replace("nats://", "tls://")
+    assert "does not go over to TLS" in str(fails(run, NATSProbe(plain)))
 
 
 def test_an_mqtt_topic_is_written_and_read_back(lend: Lend, run: Runner) -> None:
@@ -260,9 +266,12 @@ def test_a_kafka_topic_and_its_groups_lag(lend: Lend, run: Runner) -> None:
     consumer = Consumer({**settings, "group.id": "mailer"})
     consumer.commit(offsets=[TopicPartition("orders", 0, 2)], asynchronous=False)
     degraded, found = run.outcome(lagging)
-    assert (degraded, found["lag"]) == ("'mailer' has 3 messages still to read, more than 2", 3)
+    assert (degraded, found["lag_messages"]) == (
+        "'mailer' has 3 messages still to read, more than 2",
+        3,
+    )
     consumer.commit(offsets=[TopicPartition("orders", 0, 3)], asynchronous=False)
-    assert run(lagging)["lag"] == 2
+    assert run(lagging)["lag_messages"] == 2
     consumer.close()
     assert "there is no topic 'nope'" in str(fails(run, KafkaProbe(server.dsn(), topic="nope")))
 

@@ -217,7 +217,7 @@ def test_a_replica_by_sentinel(sentinel: Sentinel, run: Runner) -> None:
     client = managers(sentinel)[0].slave_for(sentinel.service)
     found = run(RedisProbe(client, role="replica"))
     assert found["role"] == "replica"
-    assert isinstance(found["heard_seconds_ago"], int)
+    assert isinstance(found["primary_silent_seconds"], int)
     assert "read only" in fails(run, RedisProbe(client))
     assert "a replica, and a primary is expected" in fails(
         run, RedisProbe(client, mode="ping", role="primary")
