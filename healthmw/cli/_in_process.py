@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from healthmw import Report, Result
 
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
+_PROBES_SHARE = 0.9  # of the time limit: what a probe says of its own end tells more than ours
 _CLOSING = 3.0  # seconds over the time limit to close what the probes opened: they need one
 
 # What a check says reaches the screen as part of the verdict, and not a second time by logging's
@@ -241,7 +242,7 @@ def dependency(text: str, *, name: str, timeout: float, strict: bool) -> InProce
     found = re.match(r"[^:]+://[^:/?#]*:(.*)@", text)
     secrets = {found[1], unquote(found[1])} if found else set()
     try:
-        probe = probe_from_dsn(text, timeout=timeout)
+        probe = probe_from_dsn(text, timeout=timeout * _PROBES_SHARE)
     except (ValueError, MissingExtraError) as exc:
         raise CouldNotTell(scrub(str(exc), secrets)) from None
     except Exception as exc:  # noqa: BLE001 - a third party's probe may raise anything

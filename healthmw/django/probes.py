@@ -18,7 +18,8 @@ from django.core.cache import caches
 from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from healthmw._driver import PerProcess, check_timeout, time_limit
+from healthmw._driver import PerProcess, check_timeout, time_limit, with_latency
+from healthmw._sql import Wishes, talk
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from django.core.cache import BaseCache
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from healthmw._probe import Outcome
+    from healthmw._sql import Rows
 
 __all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
 
@@ -39,21 +43,42 @@ class DatabaseProbe:
     kept for the next run and replaced when it does not answer, so that a restart of the server is
     no failure. Django's connections, which belong to the threads of requests, are not touched.
 
-    `timeout` (seconds) bounds a run: a server that hangs is hung up on, also by a connection that
-    is kept. To connect takes as long as the driver lets it, which is told the limit in whole
-    seconds (PostgreSQL, MySQL; not where Django's pool makes the connections).
+    - `writable=True`: the run fails on a replica, and where transactions are read-only.
+    - `max_replica_lag` (seconds): a replica that is further behind its primary is `Degraded`. Both
+      are for PostgreSQL, MySQL and MariaDB; `PsycopgProbe` and `PyMySQLProbe` of `healthmw.probes`
+      say how it is found out, and what privilege it takes.
+    - `timeout` (seconds) bounds a run: a server that hangs is hung up on, also by a connection that
+      is kept. To connect takes as long as the driver lets it, which is told the limit in whole
+      seconds (PostgreSQL, MySQL; not where Django's pool makes the connections).
 
     SQLite's file is opened anew for each run and its table of contents read, so that a file that is
-    missing or is no database is noticed; none is created.
+    missing or is no database is noticed; none is created. Measures `latency_seconds` and, of a
+    replica that is asked for it, `replica_lag_seconds`.
     """
 
-    def __init__(self, alias: str = "default", *, timeout: float = 2.0) -> None:
+    def __init__(
+        self,
+        alias: str = "default",
+        *,
+        writable: bool = False,
+        max_replica_lag: float | None = None,
+        timeout: float = 2.0,
+    ) -> None:
         self._own = _OwnConnection(alias, timeout=timeout)
+        self._wishes = Wishes(writable=writable, max_replica_lag=max_replica_lag)
+        if self._wishes and self._own.vendor not in {"postgresql", "mysql"}:
+            raise ValueError(
+                "writable and max_replica_lag are for PostgreSQL, MySQL and MariaDB,"
+                f" not for {self._own.vendor}"
+            )
 
-    def __call__(self) -> None:
+    def __call__(self) -> Outcome:
         """Ask once."""
+        started = time.perf_counter()
         with self._own.held() as connection:
             self._own.select_one(connection)
+            seen = talk(self._wishes.examine(connection.vendor), partial(_rows, connection))
+        return with_latency(seen, time.perf_counter() - started)
 
     def close(self) -> None:
         """Close the connection; the next run opens another."""
@@ -130,7 +155,7 @@ class CacheProbe:
     It is asked over a backend of the probe's own, made as the settings say and kept for the next
     run, so that connections don't add up. How long it may take is up to the backend's options: set
     its timeouts there (`socket_timeout` for Redis, `timeout` for pymemcache), or a server that
-    hangs keeps a thread.
+    hangs keeps a thread. Measures `latency_seconds`.
     """
 
     def __init__(self, alias: str = "default") -> None:
@@ -139,8 +164,9 @@ class CacheProbe:
             raise ValueError(f"alias={alias!r} is not in CACHES, which has {known}")
         self._own = PerProcess(lambda: _OwnCache(alias))
 
-    def __call__(self) -> None:
+    def __call__(self) -> Mapping[str, float]:
         """Write, read, compare, delete."""
+        started = time.perf_counter()
         own = self._own.get()
         with own.lock, _no_new_connections():
             kept, own.kept = own.kept, False
@@ -153,6 +179,7 @@ class CacheProbe:
                     raise
                 own.compare()
             own.kept = True
+        return {"latency_seconds": time.perf_counter() - started}
 
     def close(self) -> None:
         """Close the backend's connections; the next run opens others."""
@@ -238,6 +265,12 @@ class _OwnConnection:
         self._lock = threading.Lock()
         self._connection: BaseDatabaseWrapper | None = None
 
+    @property
+    def vendor(self) -> str:
+        """Django's word for the kind of database."""
+        found: str = connections.create_connection(self._alias).vendor
+        return found
+
     @contextmanager
     def held(self) -> Iterator[BaseDatabaseWrapper]:
         """Give the connection for one run; drop it where the run fails."""
@@ -294,6 +327,13 @@ class _OwnConnection:
                 connection.close()
             else:
                 return
+
+
+def _rows(connection: BaseDatabaseWrapper, statement: str) -> Rows:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _in_time(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from healthmw._probe import closer, is_async, read_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sqlalchemy import Engine
 
@@ -108,9 +108,10 @@ class Runner:
 async def _close(probe: Probe) -> None:
     close = closer(probe)
     assert close is not None
-    closed = close()
-    if isinstance(closed, Awaitable):
-        await closed
+    if inspect.iscoroutinefunction(close):
+        await close()
+    else:
+        await asyncio.to_thread(close)
 
 
 def in_thread(work: Callable[[], Any]) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
+from django.db import connections
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from healthmw.django.probes import DatabaseProbe
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import (
     AsyncmyProbe,
@@ -16,6 +19,7 @@ from healthmw.probes import (
     PyMySQLProbe,
     SQLAlchemyProbe,
 )
+from tests import django_project  # noqa: F401 - configures Django
 from tests.probes.running import Runner
 from tests.services.servers import PASSWORD, MariaDBReplica, PostgreSQLStandby
 from tests.services.sql_view import ServerView
@@ -49,7 +53,34 @@ def by_async_engine(dsn: str, **options: Any) -> SQLAlchemyProbe:
     return SQLAlchemyProbe(create_async_engine(url), **options)
 
 
-POSTGRESQL = [PsycopgProbe, AsyncpgProbe, by_engine, by_async_engine]
+def by_django(dsn: str, **options: Any) -> DatabaseProbe:
+    parts = urlsplit(dsn)
+    alias = str(parts.port)
+    connections.settings[alias] = connections.configure_settings(
+        {
+            "default": {},
+            alias: {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": parts.path[1:],
+                "USER": parts.username,
+                "PASSWORD": parts.password,
+                "HOST": parts.hostname,
+                "PORT": parts.port,
+                "CONN_MAX_AGE": None,
+            },
+        }
+    )[alias]
+    return DatabaseProbe(alias, **options)
+
+
+@pytest.fixture(autouse=True)
+def _no_databases_are_left() -> Iterator[None]:
+    before = dict(connections.settings)
+    yield
+    connections.settings = before
+
+
+POSTGRESQL = [PsycopgProbe, AsyncpgProbe, by_engine, by_async_engine, by_django]
 MARIADB = [PyMySQLProbe, AsyncmyProbe, by_engine]
 
 
@@ -200,3 +231,10 @@ def test_who_may_not_see_the_lag_is_told(replica: MariaDBReplica, run: Runner) -
     with pytest.raises(Exception, match="SLAVE MONITOR") as info:
         run(PyMySQLProbe(url, max_replica_lag=1))
     assert PASSWORD not in str(info.value)
+
+
+def test_a_database_of_django_that_has_no_replicas() -> None:
+    options: list[dict[str, Any]] = [{"writable": True}, {"max_replica_lag": 1}]
+    for option in options:
+        with pytest.raises(ValueError, match="for PostgreSQL, MySQL and MariaDB, not for unknown"):
+            DatabaseProbe(**option)
