@@ -48,7 +48,7 @@ class _UnavailableHTTPException(DependencyUnavailable, HTTPException):
     """A `DependencyUnavailable` that FastAPI can answer by itself, for apps without a handler."""
 
     def __init__(self, name: str, after: float | None) -> None:
-        # Not by the base's constructor: it would go on to HTTPException's, with a name for a status.
+        # Not by the base's constructor: it goes on to HTTPException's, with a name for a status.
         self.name, self.retry_after = name, after
         HTTPException.__init__(self, 503, UNAVAILABLE, headers=retry_after(self))
 
