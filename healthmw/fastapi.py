@@ -48,10 +48,9 @@ class _UnavailableHTTPException(DependencyUnavailable, HTTPException):
     """A `DependencyUnavailable` that FastAPI can answer by itself, for apps without a handler."""
 
     def __init__(self, name: str, after: float | None) -> None:
-        DependencyUnavailable.__init__(self, name, after)
-        self.status_code = 503
-        self.detail = UNAVAILABLE
-        self.headers = retry_after(self)
+        # Not by the base's constructor: it goes on to HTTPException's, with a name for a status.
+        self.name, self.retry_after = name, after
+        HTTPException.__init__(self, 503, UNAVAILABLE, headers=retry_after(self))
 
 
 def require(check: Check) -> Callable[[], None]:

@@ -54,7 +54,8 @@ def test_a_sqlalchemy_pool_without_a_limit_has_room(tmp_path: Path, run: Runner)
 
 
 def test_an_async_engine_and_trio(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/db", pool_size=3)
+    url = f"sqlite+aiosqlite:///{tmp_path}/db"
+    engine = create_async_engine(url, poolclass=sa.AsyncAdaptedQueuePool, pool_size=3)
     probe = SQLAlchemyPoolProbe(engine)
     assert trio.run(probe) == asyncio.run(probe())
     assert repr(probe) == f"<SQLAlchemyPoolProbe sqlite+aiosqlite {tmp_path}/db>"
