@@ -16,7 +16,7 @@ from healthmw._uwsgi import require_threads
 from healthmw._view import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from healthmw._health import Health
     from healthmw._model import Report
@@ -66,15 +66,6 @@ class _Place:
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
         self.prepared: _Prepared | None = None
-
-    def of(self, report: Report, clock: Callable[[], float]) -> Response | None:
-        """Return what is kept, if it is of this report and not too old."""
-        prepared = self.prepared
-        if prepared is None or prepared.report is not report:
-            return None
-        if prepared.until < math.inf and clock() >= prepared.until:
-            return None
-        return prepared.response
 
 
 class Endpoint:
@@ -165,8 +156,15 @@ class Endpoint:
 
     def _current(self, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that may still be sent."""
-        report = self.health.peek(place.plan.name)
-        return None if report is None else place.of(report, self.health.clock)
+        prepared = place.prepared
+        if prepared is None or self.health.peek(place.plan.name) is not prepared.report:
+            return None
+        return self._fresh(prepared)
+
+    def _fresh(self, prepared: _Prepared) -> Response | None:
+        if prepared.until < math.inf and self.health.clock() >= prepared.until:
+            return None
+        return prepared.response
 
     def _plan(self, request: Request, standing: Standing) -> _Plan | Response:
         """Return what is to be run, or an answer that needs nothing to be run."""
@@ -221,9 +219,12 @@ class Endpoint:
     def _response(self, request: Request, plan: _Plan, report: Report) -> Response:
         form = plan.wishes.format
         place = self._place(request, plan) if plan.wishes.plain else None
-        if place is not None and (shared := place.of(report, self.health.clock)) is not None:
+        prepared = None if place is None else place.prepared
+        if prepared is not None and prepared.report is report:
             # Whoever has waited for the same runs has the same report.
-            return shared.conditional(as_text(request.if_none_match))
+            shared = self._fresh(prepared)
+            if shared is not None:
+                return shared.conditional(as_text(request.if_none_match))
         status, headers, body = answer(view(self.health, report, plan.level), form)
         response = Response(status, headers, body)
         if request.method == "HEAD":

@@ -7,6 +7,7 @@ is measured by `make bench`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,12 +42,14 @@ class Calls:
         self.counted = 0
 
     def __enter__(self) -> Self:
+        gc.disable()  # who is told of a collection is called, too
         self._before = sys.getprofile()
         sys.setprofile(self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        gc.enable()
 
     def _count(self, _frame: object, event: str, _arg: object) -> None:
         self.counted += event in {"call", "c_call"}
