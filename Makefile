@@ -102,6 +102,10 @@ fuzz: $(STAMP) ## Send the endpoint what coverage finds, RUNS times by ASGI and 
 	$(BIN)/python -m tests.fuzz_by_coverage asgi $(RUNS)
 	$(BIN)/python -m tests.fuzz_by_coverage wsgi $(RUNS)
 
+.PHONY: abuse
+abuse: $(STAMP) ## Hunt for what must never happen (HEALTHMW_ABUSE=20 for twenty times as long)
+	$(BIN)/python -m pytest tests/abuse $(ARGS)
+
 .PHONY: wheel
 wheel: $(STAMP) ## Build the sdist and the wheel into dist, and try the wheel
 	@rm -rf dist
