@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -42,14 +43,14 @@ odd = st.one_of(
 )
 hosts = st.one_of(
     st.sampled_from(
-        ["db", "db.internal", "127.0.0.1", "[::1]", "one,two:7", "a:1,b:2", "ü.example"]
+        ["db", f"db:{PASSWORD}", "127.0.0.1", "[::1]", "one,two:7", "a:1,b:2", "ü.example"]
     ),
     odd,
 )
 ports = st.one_of(
     st.just(""),
     st.integers(-2, 70000).map(lambda number: f":{number}"),
-    st.sampled_from([":", ":x", ":1e3", ":٣", ":99999999999999999999", f":{PASSWORD}"]),
+    st.sampled_from([":", ":x", ":1e3", ":٣", ":99999999999999999999"]),
     odd.map(lambda text: f":{text}"),
 )
 logins = st.sampled_from([
@@ -102,14 +103,12 @@ dsns = st.one_of(
 )
 
 
-@tries(1500)
-@given(dsn=dsns)
-def test_a_dsn_is_a_probe_or_a_value_error_that_keeps_the_secret(dsn: str) -> None:
+def what_is_said_of(dsn: str) -> str:
     try:
         probe = probe_from_dsn(dsn)
     except MissingExtraError as exc:
         event("an extra is missing")
-        said = f"{exc} {exc!r}"
+        return f"{exc} {exc!r}"
     except ValueError as exc:
         event("refused")
         said = f"{exc} {exc!r}"
@@ -118,10 +117,19 @@ def test_a_dsn_is_a_probe_or_a_value_error_that_keeps_the_secret(dsn: str) -> No
         while cause is not None:  # a traceback shows these, unless they are hidden
             said += f"{cause} {cause!r}"
             cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    else:
-        event("taken")
-        assert callable(probe)
-        said = repr(probe)
+        return said
+    event("taken")
+    assert callable(probe)
+    return repr(probe)
+
+
+@tries(1500)
+@given(dsn=dsns)
+def test_a_dsn_is_a_probe_or_a_value_error_that_keeps_the_secret(dsn: str) -> None:
+    with warnings.catch_warnings(record=True) as warned:  # as drivers do, of unknown options
+        warnings.simplefilter("always")
+        said = what_is_said_of(dsn)
+    said += "".join(str(warning.message) for warning in warned)
     # In the place of the host, of the database's name and the like, it is no password.
     if f":{PASSWORD}" in dsn and "@" in dsn:
         assert PASSWORD not in said
@@ -225,7 +233,7 @@ def test_a_breaker_takes_its_options_or_names_the_wrong_one(options: dict[str, A
         if permit is None:
             break
         permit.failure()
-    assert breaker.snapshot().failures >= 1
+    assert breaker.snapshot().total_failures >= 1
     assert breaker.retry_after is None or breaker.retry_after >= 0
     breaker.reset()
     assert breaker.available
