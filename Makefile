@@ -133,6 +133,24 @@ fuzz: $(STAMP) ## Send the endpoint what coverage finds, RUNS times by ASGI and 
 	$(BIN)/python -m tests.fuzz_by_coverage asgi $(RUNS)
 	$(BIN)/python -m tests.fuzz_by_coverage wsgi $(RUNS)
 
+.PHONY: abuse
+abuse: $(STAMP) ## Hunt for what must never happen (HEALTHMW_ABUSE=20 for twenty times as long)
+	$(BIN)/python -m pytest tests/abuse $(ARGS)
+
+.PHONY: abuse-table
+abuse-table: $(STAMP) ## Write the page of the fault matrix from what its tests expect
+	@$(BIN)/python -m tests.abuse.systems.faults
+
+MINUTES ?= 30
+
+.PHONY: soak
+soak: $(STAMP) ## Have faults at random for MINUTES on each of two servers, and compare verdict and truth
+	MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/abuse/systems/test_soak.py -s -o faulthandler_timeout=0 $(ARGS)
+
+.PHONY: mutants
+mutants: $(STAMP) ## Change the engine in small ways, one at a time; do the tests notice? (ARGS="--sample 50")
+	$(BIN)/python -m tests.abuse.mutants $(ARGS)
+
 .PHONY: wheel
 wheel: $(STAMP) ## Build the sdist and the wheel into dist, and try the wheel
 	@rm -rf dist

@@ -155,7 +155,12 @@ def _refuse_without_window(**options: float | None) -> None:
 
 def _is_number(value: object) -> TypeGuard[float]:
     """Tell whether `value` is a finite number. True is none, and neither is NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _is_count(value: object) -> bool:

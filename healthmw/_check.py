@@ -254,16 +254,27 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     """Return `value` if it is a finite number of seconds above 0 (or, with `zero`, not below)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
+    value = _bounded(value)
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         least = "0 or more" if zero else "above 0"
         raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
     return float(value)
 
 
+def _bounded(value: float) -> float:
+    """Return `value`, or infinity for an integer that no float can hold."""
+    try:
+        float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return value
+
+
 def rate(option: str, value: object) -> float:
     """Return `value` if it is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{option} must be a number, not {type(value).__name__}")
+    value = _bounded(value)
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{option}={value!r} must be a finite number above 0")
     return float(value)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from anyio.abc import SocketStream
+
     from healthmw._probe import Outcome
 
 T = TypeVar("T")
@@ -232,6 +234,9 @@ def require_asyncio(what: str, *, instead: str) -> None:
         raise ProbeFailedError(f"{what} works on asyncio only; {instead}") from None
 
 
+_HEAD_START = 0.25
+"""How long, in seconds, an address is tried before the next one of the same host is tried too."""
+
 _lookups: dict[tuple[int, str], Future[Any]] = {}
 
 
@@ -249,6 +254,44 @@ async def look_up(host: str | None) -> None:
 async def resolve(host: str) -> list[str]:
     """Return the addresses of `host`, as `look_up` finds them."""
     return [*dict.fromkeys(str(found[4][0]) for found in await _resolved(host))]
+
+
+async def connect(host: str, port: int) -> SocketStream:
+    """Connect by TCP to a host whose name is resolved as by `look_up`, and never by the loop.
+
+    Its addresses are tried as anyio tries them: the next one when the one before it has failed, or
+    after a moment. Raises `ProbeFailedError` for a name that does not resolve, and `OSError`.
+    """
+    addresses = [host] if _is_address(host) else await resolve(host)
+    if len(addresses) == 1:
+        return await anyio.connect_tcp(addresses[0], port)
+    streams: list[SocketStream] = []
+    errors: list[OSError] = []
+
+    async def attempt(address: str, over: anyio.Event) -> None:
+        try:
+            stream = await anyio.connect_tcp(address, port)
+        except OSError as exc:
+            errors.append(exc)
+        else:
+            streams.append(stream)
+            tasks.cancel_scope.cancel()
+        finally:
+            over.set()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for address in addresses:
+                over = anyio.Event()
+                tasks.start_soon(attempt, address, over)
+                with anyio.move_on_after(_HEAD_START):
+                    await over.wait()
+        if not streams:
+            raise OSError("no address could be connected to") from errors[0]
+        return streams.pop()
+    finally:  # those that came too late, and all of them where nobody waits any more
+        for stream in streams:
+            await anyio.aclose_forcefully(stream)
 
 
 async def _resolved(host: str) -> Any:

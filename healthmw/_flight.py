@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _TICK = 0.005
 """How long, in seconds, a run that is due may take to settle before readers call it overdue."""
 
+_LONGEST = 86400.0
+"""What a thread waits in one go, in seconds: it can't wait as long as numbers can say."""
+
 
 class Flight:
     """One run of a check. `expires` is when it is overdue, by `time.monotonic()`.
@@ -135,7 +138,7 @@ def wait_for_sync(flights: Sequence[Flight], deadline: float) -> None:
     last_of = _LastOf(flights, arrived.set)
     try:
         while not arrived.is_set() and (seconds := _patience(flights, deadline)) > 0:
-            arrived.wait(seconds)
+            arrived.wait(min(seconds, _LONGEST))
     finally:
         for flight in flights:
             flight.leave(last_of)

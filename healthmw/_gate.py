@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from healthmw._view import Level
 from healthmw.exceptions import WrongCredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
 
     from healthmw.access import Authorizer, Caller
@@ -144,9 +145,10 @@ def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[A
         return ()
     if callable(authorize):
         return (authorize,)
-    if isinstance(authorize, str | bytes):
+    several: object = authorize
+    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
         raise TypeError(
-            f"authorize must be a function, or several, not {type(authorize).__name__}; "
+            f"authorize must be a function, or several, not {type(several).__name__}; "
             "for a token write authorize=Token(...)"
         )
     found = tuple(authorize)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from healthmw._gate import Gate, Standing
 from healthmw._negotiate import Format, Wishes, wishes_of
 from healthmw._request import as_text
 from healthmw._response import Response, plain
+from healthmw._scrub import scrub_exception
 from healthmw._uwsgi import require_threads
 from healthmw._view import Level
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from healthmw._model import Report
     from healthmw._request import Request
     from healthmw.access import Authorizer, Caller
+
+logger = logging.getLogger("healthmw")
 
 _METHODS = ("GET", "HEAD")
 _GUESSES = {Standing.WRONG, Standing.THROTTLED}
@@ -90,6 +94,7 @@ class Endpoint:
             raise TypeError("authorize must not be async: there is no event loop to wait on")
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
+        self._lamed = False
         self._places: dict[tuple[str, str, Format, Level], _Place] = {}
         self._asked: dict[Level, dict[_Words, _Place]] = {level: {} for level in Level}
         self._asked_by_all = self._asked[self.gate.level] if self.gate.open else {}
@@ -141,7 +146,7 @@ class Endpoint:
         if aside:
             report = await health._run_aside(plan.name, fresh=wishes.fresh, only=plan.only)  # noqa: SLF001 - the same house
         else:
-            health.start()
+            self._start()
             report = await health.run(plan.name, fresh=wishes.fresh, only=plan.only)
         return self._response(request, plan, report)
 
@@ -150,9 +155,20 @@ class Endpoint:
         plan = self._plan(request, self.gate.standing(caller))
         if isinstance(plan, Response):
             return plan
-        self.health.start()
+        self._start()
         report = self.health.run_sync(plan.name, fresh=plan.wishes.fresh, only=plan.only)
         return self._response(request, plan, report)
+
+    def _start(self) -> None:
+        """Start what runs in the background; where that can't be, answer all the same."""
+        try:
+            self.health.start()
+        except (OSError, RuntimeError, MemoryError) as exc:  # no file, thread or memory to be had
+            if not self._lamed:
+                logger.warning("background checks can't be started: %s", scrub_exception(exc))
+            self._lamed = True
+        else:
+            self._lamed = False
 
     def _current(self, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that may still be sent."""

@@ -121,7 +121,8 @@ class Outlet:
     def _serve(self, turn: object) -> None:
         import asyncio
 
-        with asyncio.Runner() as runner:
+        runner = asyncio.Runner()  # it opens its loop when there is something to run
+        try:
             while True:
                 with self._news:
                     event = self._next(turn)
@@ -129,6 +130,8 @@ class Outlet:
                 if event is None:
                     return
                 self._tell(event, runner)
+        finally:
+            runner.close()
 
     def _next(self, turn: object) -> StatusChange | None:
         """Wait for the next event; None is the end of this thread. The caller holds the lock."""

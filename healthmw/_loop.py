@@ -153,9 +153,9 @@ class AsyncioLoop:
     def is_cancelled(self, error: BaseException) -> bool:
         """Tell whether `error` is this task's cancellation, and not the body's own invention."""
         task = asyncio.current_task()
-        return (
-            isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-        )
+        # By its type: what it says of its class is the probe's, and may be anything.
+        cancelled = issubclass(type(error), asyncio.CancelledError)
+        return cancelled and task is not None and task.cancelling() > 0
 
     @contextmanager
     def time_limit(
@@ -323,7 +323,7 @@ class _TrioLoop:
         """Tell whether `error` is this task's cancellation, and not the body's own invention."""
         import trio
 
-        return isinstance(error, trio.Cancelled)
+        return issubclass(type(error), trio.Cancelled)
 
     @contextmanager
     def time_limit(

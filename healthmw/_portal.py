@@ -38,8 +38,6 @@ class Portal:
         # Under gevent the sockets of a loop belong to the thread that makes them, so it is made
         # there; and while a loop ran in this thread, all its greenlets would be taken for tasks.
         made = [] if greened() else [asyncio.new_event_loop()]
-        if made and current_loop() is None:
-            made[0].run_until_complete(warm_up())
         started: list[AsyncioLoop] = []
         running = Lock()
         running.acquire()  # an event that is nothing else: to be released by the loop
@@ -58,7 +56,14 @@ class Portal:
                 if not started:
                     running.release()
 
-        start_real_thread(serve, "healthmw-portal")
+        try:
+            if made and current_loop() is None:
+                made[0].run_until_complete(warm_up())
+            start_real_thread(serve, "healthmw-portal")
+        except BaseException:
+            for loop in made:
+                loop.close()
+            raise
         running.acquire()
         if not started:
             raise RuntimeError("healthmw's event loop could not be started")

@@ -207,7 +207,7 @@ class Runner:
         self._next = self._clock() + self.check.spacing
         try:
             self._launch(run, loop)
-        except RuntimeError as exc:  # no thread to be had, or the loop has ended
+        except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
             self._failed(run, exc)
 
     def _witnessed(self) -> bool:
@@ -265,7 +265,7 @@ class Runner:
                 self._cancelled(run)
                 raise
             self._failed(run, exc)
-            if isinstance(exc, KeyboardInterrupt) and loop.hears_ctrl_c:
+            if issubclass(type(exc), KeyboardInterrupt) and loop.hears_ctrl_c:
                 raise
         else:
             self._returned(run, value)
@@ -305,14 +305,18 @@ class Runner:
         try:
             degraded, measured = read_outcome(value)
             measurements = _kept(measured)
-        except Exception as exc:  # noqa: BLE001 - a mapping of the user's own may raise anything
+        except BaseException as exc:  # noqa: BLE001 - a mapping of the user's own may raise anything
             self._failed(run, exc)
             return
         if not run.claim():
             self._landed(run)
             return
         if run.permit is not None:
-            run.permit.success(value)
+            try:
+                run.permit.success(value)
+            except BaseException as exc:  # noqa: BLE001 - and so may a judge of results
+                self._settle_failed(run, exc)
+                return
             self._heard = self._listen()  # this one was our own
         if degraded is None:
             self._settle(run, Status.OKAY, Reason.OKAY, measurements=measurements)
@@ -323,22 +327,23 @@ class Runner:
             )
 
     def _failed(self, run: Run, error: BaseException) -> None:
-        if not run.claim():
-            self._landed(run)
-            return
-        if run.permit is not None:
-            if isinstance(error, Exception):
-                run.permit.record(error)
-            else:  # a breaker takes these for the end of its caller; of a probe they are a failure
-                run.permit.failure()
-        detail, failure = scrub_exception(error), ""
-        if isinstance(error, ProbeFailedError):
-            # It says what is wrong: its name and its place add nothing.
-            detail = detail.removeprefix(f"{type(error).__name__}: ")
+        if run.claim():
+            self._settle_failed(run, error)
         else:
-            failure = scrub_traceback(error.with_traceback(_theirs(error.__traceback__)))
-        late = isinstance(error, ProbeTimeoutError)
-        reason = Reason.TIMEOUT if late else Reason.FAILED
+            self._landed(run)
+
+    def _settle_failed(self, run: Run, error: BaseException) -> None:
+        """Settle `run`, which is claimed. Whatever `error` is made of, they wait for its end."""
+        reason, detail, failure = Reason.FAILED, type(error).__name__, ""
+        try:
+            if run.permit is not None:
+                if isinstance(error, Exception):
+                    run.permit.record(error)
+                else:  # a breaker takes these for its caller's end; of a probe they are a failure
+                    run.permit.failure()
+            reason, detail, failure = _told(error)
+        except BaseException:  # noqa: BLE001, S110 - it can't even be told; its type's name will do
+            pass
         self._settle(run, Status.FAILED, reason, detail=detail, failure=failure)
 
     def _cancelled(self, run: Run) -> None:
@@ -376,7 +381,9 @@ class Runner:
                 failure=failure,
                 landed=run if landed else None,
             )
-        finally:  # a broken log must not keep them waiting
+        finally:  # a broken log must not keep them waiting, or the next run from beginning
+            if landed:
+                self._landed(run)
             run.settle(self.check.latest)
 
     def _record(
@@ -445,9 +452,24 @@ def _kept(measured: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
 def _kept_value(name: str, value: Measurement) -> Measurement:
     if isinstance(value, str):
         return scrub_value(name, value)[:_TEXT_KEPT]
+    if isinstance(value, bool):
+        return value
     if isinstance(value, int):  # of more digits than Python writes there is not even a repr
-        return value if -_WHOLE <= value < _WHOLE else "out of range"
-    return value
+        plain = int.__pos__(value)  # what a class of the user's own writes is its own affair
+        return plain if -_WHOLE <= plain < _WHOLE else "out of range"
+    return float.__pos__(value)
+
+
+def _told(error: BaseException) -> tuple[Reason, str, str]:
+    """Return what to say of an error that a probe ended with, and its traceback for the log."""
+    detail = scrub_exception(error)
+    if isinstance(error, ProbeFailedError):
+        # It says what is wrong: its name and its place add nothing.
+        late = isinstance(error, ProbeTimeoutError)
+        reason = Reason.TIMEOUT if late else Reason.FAILED
+        return reason, detail.removeprefix(f"{type(error).__name__}: "), ""
+    failure = scrub_traceback(error.with_traceback(_theirs(error.__traceback__)))
+    return Reason.FAILED, detail, failure
 
 
 def _theirs(traceback: TracebackType | None) -> TracebackType | None:

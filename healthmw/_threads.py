@@ -67,7 +67,7 @@ class DaemonThreads:
             self._waiting.append(job)
             try:
                 self._assign()
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 self._waiting.remove(job)
                 raise
         return job
@@ -80,7 +80,8 @@ class DaemonThreads:
             job.abandoned = True
             if job.running:
                 self._counted -= 1
-                with contextlib.suppress(RuntimeError):  # no new thread: the next idle one takes it
+                # No new thread: the next idle one takes it.
+                with contextlib.suppress(RuntimeError, MemoryError):
                     self._assign()
                 return False
             try:
@@ -100,7 +101,7 @@ class DaemonThreads:
             job = self._take()
             try:
                 start_thread(functools.partial(self._serve, job), "healthmw-probe")
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 self._counted -= 1
                 job.running = False
                 self._waiting.append(job)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSStream
 
-from healthmw._driver import look_up, why
+from healthmw._driver import connect, why
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ class Wire:
 @asynccontextmanager
 async def wire(host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Wire]:
     """Connect, with TLS at once where `tls` is given; raises `ProbeFailedError`."""
-    await look_up(host)
     try:
-        stream = await anyio.connect_tcp(host, port)
+        stream = await connect(host, port)
     except OSError as exc:
         raise ProbeFailedError(f"can't connect: {why(exc)}") from exc
     try:

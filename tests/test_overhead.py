@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+
 from benchmarks._in_process import (
     AsgiByHand,
     WsgiByHand,
@@ -20,7 +21,6 @@ from benchmarks._in_process import (
     serve_wsgi,
     wsgi_app,
 )
-
 from healthmw import CircuitBreaker, Health, asgi, wsgi
 
 if TYPE_CHECKING:

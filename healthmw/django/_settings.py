@@ -61,7 +61,7 @@ def _add_defaults(health: Health, chosen: object) -> None:
 
     if isinstance(chosen, str) or not isinstance(chosen, list | tuple | set | frozenset):
         raise ImproperlyConfigured(f"HEALTHMW['checks'] must list names, not {chosen!r}")
-    unknown = sorted(set(chosen) - set(DEFAULT_CHECKS))
+    unknown = [name for name in chosen if name not in DEFAULT_CHECKS]
     if unknown:
         known = ", ".join(DEFAULT_CHECKS)
         raise ImproperlyConfigured(f"HEALTHMW['checks']: no {unknown[0]!r}, only {known}")

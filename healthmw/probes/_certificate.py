@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from healthmw._bounds import below
-from healthmw._driver import check_timeout, look_up, show_address, why
+from healthmw._driver import check_timeout, connect, show_address, why
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ class CertificateProbe:
 
     async def _shake_hands(self) -> float:
         """Return when the certificate expires, in Unix time."""
-        await look_up(self._host)
         try:
-            stream = await anyio.connect_tcp(self._host, self._port)
+            stream = await connect(self._host, self._port)
         except OSError as exc:
             raise ProbeFailedError(f"can't connect: {why(exc)}") from exc
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from healthmw._probe import Probe
 
 ENTRY_POINTS = "healthmw.probes"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")  # RFC 3986
 
 # Drivers by module and by SQLAlchemy's name for them, the preferred one first. Only these are asked
 # for by a URL that names none: SQLAlchemy's own choice is fixed, and may not be what is installed.
@@ -71,7 +74,8 @@ def probe_from_dsn(url: str, *, timeout: float = 2.0) -> Probe:
     scheme, mark, _ = url.partition("://")
     scheme = scheme.lower()
     base = scheme.partition("+")[0]
-    if not mark:
+    if not mark or not _SCHEME.fullmatch(scheme):
+        # Nor is it quoted: where the beginning is missing, what comes before may be a password.
         raise ValueError(f"a DSN looks like SCHEME://HOST:PORT/NAME; known are {_known()}")
     make = _OWN.get(scheme) or (_sql if base in _SQL else None)
     if make is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from healthmw._driver import check_timeout, look_up, show_address, why
+from healthmw._driver import check_timeout, connect, show_address, why
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class TCPProbe:
         started = time.perf_counter()
         try:
             with anyio.fail_after(self._timeout):
-                await look_up(self._host)
-                stream = await anyio.connect_tcp(self._host, self._port)
+                stream = await connect(self._host, self._port)
         except TimeoutError:
             raise ProbeTimeoutError(f"no connection within {self._timeout:g} s") from None
         except OSError as exc:

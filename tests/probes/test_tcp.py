@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+import threading
 import time
+from typing import Any
 
 import pytest
 
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import TCPProbe
 from tests.fakes import FakeServer, full_listener, silent
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +80,33 @@ def test_bad_options(host: str, port: int | None, complaint: str) -> None:
 def test_the_timeout_is_checked() -> None:
     with pytest.raises(ValueError, match="timeout"):
         TCPProbe("db.internal:1", timeout=0)
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1", "127.0.0.1"], ["127.0.0.1"] * 2])
+async def test_a_host_is_connected_to_while_the_app_has_taken_all_threads(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop resolves names in its default executor, which the app may have filled."""
+    usual = socket.getaddrinfo
+
+    def look_up(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        if host in {"db.test", b"db.test"}:
+            return [entry for one in addresses for entry in usual(one, port, *rest, **options)]
+        return usual(host, port, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    released = threading.Event()
+    waiting = []
+    with contextlib.suppress(RuntimeError):  # trio has no such executor
+        loop = asyncio.get_running_loop()
+        waiting = [loop.run_in_executor(None, released.wait, PATIENCE) for _ in range(64)]
+    try:
+        with FakeServer(silent) as server:
+            probe = TCPProbe("db.test", server.port, timeout=PATIENCE)
+            await probe()
+        with pytest.raises(ProbeFailedError, match="can't connect"):
+            await probe()
+    finally:
+        released.set()
+        for one in waiting:
+            await one
