@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio
 import anyio.lowlevel
@@ -32,7 +32,7 @@ GIVES_UP = 2.0
 _SETTLES = 10.0
 """How long, in seconds, what is on its way out may take to be gone."""
 
-_IDLE = "check_probe-idle"
+_POOL = "check_probe-pool"
 
 
 def patiently(seconds: float, step: float = 0.05) -> Iterator[float]:
@@ -46,27 +46,23 @@ def patiently(seconds: float, step: float = 0.05) -> Iterator[float]:
 
 
 class Pool(ThreadPoolExecutor):
-    """A loop's default executor whose idle threads can be told from those that are at work.
+    """A loop's default executor that knows what its threads are at.
 
     asyncio starts another thread, up to a number, whenever the last one has not said yet that it is
-    free. So there may be more after each run, and none is a leak.
+    free. So there may be more after each run, and none is a leak; what they never end is.
     """
 
+    at_work: ClassVar[set[Future[Any]]] = set()
+
     def __init__(self) -> None:
-        super().__init__(thread_name_prefix=_IDLE)
+        super().__init__(thread_name_prefix=_POOL)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a thread call `fn`, and call itself otherwise meanwhile."""
-
-        def work() -> Any:
-            thread = threading.current_thread()
-            idle, thread.name = thread.name, "check_probe-busy"
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                thread.name = idle
-
-        return super().submit(work)
+        """Have a thread call `fn`."""
+        future = super().submit(fn, *args, **kwargs)
+        self.at_work.add(future)
+        future.add_done_callback(self.at_work.discard)
+        return future
 
 
 class Run:
@@ -187,8 +183,9 @@ def _count() -> dict[str, int]:
     files = Path("/dev/fd")  # on Linux and macOS
     return {
         "open files or sockets": len([*files.iterdir()]) if files.is_dir() else 0,
-        "threads": sum(
-            thread.name != "healthmw-probe" and not thread.name.startswith(_IDLE)
+        "threads": len(Pool.at_work)
+        + sum(
+            thread.name != "healthmw-probe" and not thread.name.startswith(_POOL)
             for thread in threading.enumerate()
         ),
         "tasks": sum(task.name != "healthmw" for task in anyio.get_running_tasks()),  # not ours
