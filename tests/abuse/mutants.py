@@ -30,7 +30,12 @@ RESULT = ROOT / "build" / "mutants.json"
 _LIMIT = 240.0  # seconds; a mutant that hangs is one that was noticed
 
 _BREAKER = ["tests/test_breaker.py", "tests/test_breaker_model.py", "tests/test_breaker_defects.py"]
-_RUNNING = ["tests/test_running.py", "tests/test_sharing.py", "tests/test_background.py"]
+_RUNNING = [
+    "tests/test_running.py",
+    "tests/test_sharing.py",
+    "tests/test_fork.py",
+    "tests/test_background.py",
+]
 TESTS = {
     "_breaker": _BREAKER,
     "_flight": [*_RUNNING, "tests/test_wsgi.py"],
