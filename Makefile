@@ -119,11 +119,14 @@ fault-table: $(STAMP) ## Find out what the probes say to each fault, and write t
 screens: $(STAMP) ## Make the pictures of the command line in docs/images anew (needs tmux)
 	@$(BIN)/python docs/screens.py $(ARGS)
 
+BENCHMARKS = $(filter-out page,$(basename $(notdir $(wildcard benchmarks/[!_]*.py))))
+
 .PHONY: bench
-bench: $(STAMP) ## Measure what healthmw costs, side by side
-	@for file in benchmarks/[!_]*.py; do \
-	  $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
+bench: $(STAMP) ## Measure it all beside the peers, and write the page (ARGS=--quick to have a look)
+	@for name in $(BENCHMARKS); do \
+	  $(BIN)/python -m benchmarks.$$name $(or $(ARGS),--json benchmarks/results/$$name.json) || exit 1; \
 	done
+	@$(BIN)/python -m benchmarks.page
 
 RUNS ?= 100000
 

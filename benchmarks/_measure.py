@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
 import random
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +101,7 @@ class Results:
     def table(self, title: str, rows: list[dict[str, Any]]) -> None:
         """Show `rows`, dicts of the same keys, under `title`."""
         self._tables[title] = rows
-        cells = [list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)]
+        cells = [list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         print(f"\n{title}\n")
         for line in cells:
@@ -109,11 +113,33 @@ class Results:
         """Write the JSON file, if one was named."""
         if self._file is None:
             return
-        about = {"python": platform.python_version(), "machine": platform.machine()}
-        self._file.write_text(json.dumps({**about, "tables": self._tables}, indent=2) + "\n")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        found = {"about": about(), "quick": self.quick, "tables": self._tables}
+        self._file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _shown(value: object) -> str:
+def about() -> dict[str, Any]:
+    """Return what was measured on: figures of another machine are other figures."""
+    model = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "")
+    versions = {}
+    for name in ("anyio", "uvicorn", "httptools", "gunicorn"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "versions": versions,
+    }
+
+
+def shown(value: object) -> str:
+    """Return a cell of a table."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -56,6 +56,44 @@ def milliseconds(code: str) -> Callable[[], float]:
     return measure
 
 
+MEMORY = """
+{code}
+import gc, re
+gc.collect()
+with open("/proc/self/smaps_rollup") as file:
+    print(re.search(r"^Private_Dirty: +([0-9]+) kB", file.read(), re.MULTILINE)[1])
+"""
+_CHECKS = """
+health = Health()
+for name in ("database", "cache", "disk"):
+    health.add(name, lambda: None)
+"""
+MOUNTED = {
+    "ASGI": f"""
+from healthmw import Health
+from healthmw.asgi import HealthMiddleware
+{_CHECKS}
+app = HealthMiddleware(lambda scope, receive, send: None, health)
+""",
+    "WSGI": f"""
+from healthmw import Health
+from healthmw.wsgi import HealthMiddleware
+{_CHECKS}
+app = HealthMiddleware(lambda environ, start_response: [], health)
+""",
+}
+
+
+def kibibytes(code: str) -> Callable[[], float]:
+    """Return a candidate: the memory that is a new interpreter's own after it has run `code`."""
+
+    def measure() -> float:
+        command = [sys.executable, "-c", MEMORY.format(code=code)]
+        return float(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    return measure
+
+
 def main() -> None:
     results = Results("What importing healthmw costs.")
     rounds = results.rounds(30)
@@ -84,6 +122,20 @@ def main() -> None:
             }
         )
     results.table("milliseconds over the framework and `Health`", rows)
+    rows = []
+    for interface, mounted in MOUNTED.items():
+        turns = take_turns(
+            {"at work": kibibytes(AT_WORK), "mounted": kibibytes(f"{AT_WORK}\n{mounted}")},
+            rounds=results.rounds(9),
+        )
+        rows.append(
+            {
+                "": f"{interface}, mounted, three checks",
+                "MiB": turns.added("mounted", to="at work") / 1024,
+                "control, MiB": turns.added(CONTROL, to="at work") / 1024,
+            }
+        )
+    results.table("resident memory over anyio at work", rows)
     results.finish()
 
 

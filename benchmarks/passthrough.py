@@ -1,125 +1,59 @@
 """What the middleware adds to a request that is none of its business, in process.
 
-Beside nothing at all, and beside the least that anyone could write by hand for the same path.
+Beside nothing at all, and beside the least that anyone could write by hand for the same path; the
+peers, those that are a middleware, in environments of their own, beside the same two in there.
 
     python -m benchmarks.passthrough [--json FILE]
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import subprocess
+import sys
+from typing import Any
 
+from benchmarks._in_process import (
+    AsgiByHand,
+    AsgiByHandNoting,
+    WsgiByHand,
+    asgi_app,
+    serve_asgi,
+    serve_wsgi,
+    wsgi_app,
+)
 from benchmarks._measure import CONTROL, Results, nanoseconds, take_turns
+from benchmarks._peers import ROOT, label, python_of
 from healthmw import Health, asgi, wsgi
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
 
 TIMES = 2_000
 BARE, BY_HAND, OURS = "the app alone", "a wrapper by hand", "healthmw"
+NOTING = "by hand, and it knows whether the response has begun"
+PATH = "/health_check"
+PEERS = {
+    "ASGI": [("fastapi-watch", "watch"), ("dockerflow", "fastapi")],
+    "WSGI": [("dockerflow", "flask"), ("dockerflow", "django")],
+}
 
 
 def well() -> None:
     """Pass."""
 
 
-# ASGI
-
-
-async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"hello"})
-
-
-class AsgiByHand:
-    """A pure ASGI middleware that answers at one path, knows no more, and catches nothing."""
-
-    def __init__(self, app: Any, path: str) -> None:
-        self.app = app
-        self.path = path
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == self.path:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"OKAY"})
-            return
-        await self.app(scope, receive, send)
-
-
-def serve_asgi(app: Callable[..., Awaitable[None]], path: str) -> Callable[[int], None]:
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"10.0.0.5"), (b"user-agent", b"probe/1"), (b"accept", b"*/*")],
-    }
-
-    async def receive() -> Any:
-        raise NotImplementedError
-
-    async def send(message: Any) -> None:
-        pass
-
-    async def requests(times: int) -> None:
-        for _ in range(times):
-            await app(scope, receive, send)
-
-    def run(times: int) -> None:
-        coroutine = requests(times)
-        try:
-            coroutine.send(None)  # nothing in here waits, so no event loop is measured
-        except StopIteration:
-            return
-
-    return run
-
-
-# WSGI
-
-
-def wsgi_app(environ: Any, start_response: Any) -> Iterable[bytes]:
-    start_response("200 OK", [])
-    return [b"hello"]
-
-
-class WsgiByHand:
-    """The same for WSGI."""
-
-    def __init__(self, app: Any, path: str) -> None:
-        self.app = app
-        self.path = path
-
-    def __call__(self, environ: Any, start_response: Any) -> Any:
-        if environ.get("PATH_INFO") == self.path:
-            start_response("200 OK", [])
-            return [b"OKAY"]
-        return self.app(environ, start_response)
-
-
-def serve_wsgi(app: Callable[..., Iterable[bytes]], path: str) -> Callable[[int], None]:
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": path,
-        "QUERY_STRING": "",
-        "SCRIPT_NAME": "",
-        "HTTP_ACCEPT": "*/*",
-    }
-
-    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
-        pass
-
-    def run(times: int) -> None:
-        for _ in range(times):
-            for _piece in app(environ, start_response):
-                pass
-
-    return run
+def of_peer(peer: str, which: str, rounds: int) -> dict[str, Any] | None:
+    """Return the row of a peer, which measures itself where it is installed."""
+    python = python_of(peer)
+    if python is None:
+        return None
+    command = [python, "-W", "ignore", "-m", "benchmarks.peers.pass_through", which, str(rounds)]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    row: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return {"": f"{label(peer)}, {row.pop('about')}", **row}
 
 
 def main() -> None:
     results = Results("Measure what the middleware adds to other requests.")
+    rounds = results.rounds(301)
     health = Health()
     health.add("database", well)
     interfaces: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -127,7 +61,8 @@ def main() -> None:
             serve_asgi,
             {
                 BARE: asgi_app,
-                BY_HAND: AsgiByHand(asgi_app, "/health_check"),
+                BY_HAND: AsgiByHand(asgi_app, PATH),
+                NOTING: AsgiByHandNoting(asgi_app, PATH),
                 OURS: asgi.HealthMiddleware(asgi_app, health),
             },
         ),
@@ -135,7 +70,7 @@ def main() -> None:
             serve_wsgi,
             {
                 BARE: wsgi_app,
-                BY_HAND: WsgiByHand(wsgi_app, "/health_check"),
+                BY_HAND: WsgiByHand(wsgi_app, PATH),
                 OURS: wsgi.HealthMiddleware(wsgi_app, health),
             },
         ),
@@ -144,21 +79,37 @@ def main() -> None:
         candidates = {
             name: nanoseconds(serve(app, "/orders/7"), TIMES) for name, app in apps.items()
         }
-        samples = take_turns(candidates, rounds=results.rounds(301))
+        samples = take_turns(candidates, rounds=rounds)
         by_hand = samples.added(BY_HAND, BARE)
         rows = []
-        for name in (BARE, CONTROL, BY_HAND, OURS):
+        for name in (BARE, CONTROL, *list(apps)[1:]):
             added = None if name == BARE else samples.added(name, BARE)
             rows.append(
                 {
-                    interface: name,
+                    "": name,
                     "ns a request": samples.median(name),
                     "ns added": added,
                     "added, beside by hand": None if added is None else added / by_hand,
                 }
             )
+        if interface == "ASGI":
+            rows.append(through_starlette(rounds))
+        for peer, which in PEERS[interface]:
+            row = of_peer(peer, which, max(rounds // 5, 3))
+            if row is not None:
+                rows.append(row)
         results.table(f"{interface}: a request that passes through", rows)
     results.finish()
+
+
+def through_starlette(rounds: int) -> dict[str, Any]:
+    """Return the row of Starlette's own base class, which needs an event loop to be measured on."""
+    command = [sys.executable, "-m", "benchmarks.peers.pass_through", "starlette"]
+    ran = subprocess.run(
+        [*command, str(max(rounds // 5, 3))], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    row: dict[str, Any] = json.loads(ran.stdout)
+    return {"": row.pop("about"), **row}
 
 
 if __name__ == "__main__":
