@@ -10,7 +10,7 @@ import textwrap
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
@@ -56,17 +56,21 @@ def run_program(code: str) -> str:
 
 
 def program(name: str, *, package: str) -> str:
-    """Return the path of a program; skip the test without it, or fail where it is required.
+    """Return the path of a program; skip the test without it, or fail where it is required."""
+    found = shutil.which(name)
+    if found is None:
+        do_without(f"{name} is not installed: the Debian package {package} has it")
+    return found
+
+
+def do_without(missing: object) -> NoReturn:
+    """Skip the test for what is missing on this machine, or fail where nothing may be missing.
 
     `HEALTHMW_REQUIRE_SERVICES=1` is set where all that the tests need is installed, as in CI.
     """
-    found = shutil.which(name)
-    if found is not None:
-        return found
-    reason = f"{name} is not installed: the Debian package {package} has it"
     if os.environ.get("HEALTHMW_REQUIRE_SERVICES") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        pytest.fail(f"{missing}, and HEALTHMW_REQUIRE_SERVICES=1 demands it", pytrace=False)
+    pytest.skip(str(missing))
 
 
 class _Quiet(WSGIRequestHandler):

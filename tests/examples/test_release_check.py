@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def tools() -> None:
-    missing = [tool for tool in ("nc", "curl") if shutil.which(tool) is None]
-    if missing:
-        reason = f"{missing[0]} is not installed (Debian: netcat-openbsd, curl)"
-        if os.environ.get("HEALTHMW_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    program("nc", package="netcat-openbsd")
+    program("curl", package="curl")
 
 
 def test_the_shell_script_passes_an_example_and_fails_it_with_a_broken_database(

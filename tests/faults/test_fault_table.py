@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from healthmw import probes
 from tests.faults import table
 from tests.faults.subject import Fault, subjects
+from tests.programs import do_without
 from tests.services.servers import MissingServerError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def test_a_row_is_well_and_is_what_the_page_says(name: str, rows: dict[str, Futu
     try:
         row = rows[name].result()
     except MissingServerError as exc:
-        if os.environ.get("HEALTHMW_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{exc}, and HEALTHMW_REQUIRE_SERVICES=1 demands it", pytrace=False)
-        pytest.skip(str(exc))
+        do_without(exc)
     found = row.found
     assert not found["amiss"], f"{found['amiss']}\n{row.said}"
     assert found["secrets"] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.programs import program
 from tests.servers.boot import PATIENCE, ROOT, scenario
 
 if TYPE_CHECKING:
@@ -28,12 +28,8 @@ SERVERS = {
 
 @pytest.fixture(autouse=True)
 def tools() -> None:
-    missing = [tool for tool in ("nc", "curl") if shutil.which(tool) is None]
-    if missing:
-        reason = f"{missing[0]} is not installed (Debian: netcat-openbsd, curl)"
-        if os.environ.get("HEALTHMW_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    program("nc", package="netcat-openbsd")
+    program("curl", package="curl")
 
 
 @pytest.fixture
