@@ -223,9 +223,16 @@ class _Link:
 
     def __init__(self, app: celery.Celery, timeout: float) -> None:
         # What bounds a single read, by the names of each transport; shut_down bounds them all.
-        limits = {
+        limits: dict[str, dict[str, Any]] = {
             "amqp": {"read_timeout": timeout, "write_timeout": timeout},
-            "redis": {"socket_timeout": timeout, "socket_connect_timeout": timeout},
+            "redis": {
+                "socket_timeout": timeout,
+                "socket_connect_timeout": timeout,
+                # Else kombu would now and then give back to the queue what workers have not
+                # acknowledged. That is theirs to do, and its lock leaves a file open in each
+                # thread.
+                "ack_emulation": False,
+            },
         }
         self._connection = app.connection_for_write(connect_timeout=timeout)
         # What holds a socket, from its first moment on: connecting is when it waits the longest.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import celery
 import pytest
 import redis
@@ -135,6 +138,37 @@ def test_celerys_probe_leaves_nothing_in_redis(
         until(run, probe, "")
     assert len(inspector.client_list()) <= before
     assert inspector.dbsize() <= keys
+    inspector.close()
+    app.close()
+
+
+def test_celerys_probe_does_no_work_of_the_workers(lend: Lend) -> None:
+    server = lend(Redis)
+    app = celery.Celery("shop", broker=server.dsn())
+    app.send_task("charge")
+    inspector = redis.Redis.from_url(server.dsn())
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue("celery")
+        taken = queue.get(timeout=PATIENCE)
+        inspector.zadd("unacked_index", {taken.delivery_tag: 0})  # a very long time ago
+        probe = CeleryProbe(app, timeout=0.3)
+
+        def ask() -> None:
+            with pytest.raises(ProbeFailedError, match="answered"):
+                probe()
+
+        before = 0
+        for number in range(6):
+            # Where it gave such a message back to the queue, it left a file open for each thread.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(ask).result()
+            if not number:
+                before = len([*Path("/dev/fd").iterdir()])
+        assert len([*Path("/dev/fd").iterdir()]) == before
+        assert inspector.zcard("unacked_index") == 1
+        assert inspector.llen("celery") == 0
+        taken.ack()
+        anyio.run(probe.aclose)
     inspector.close()
     app.close()
 
