@@ -38,13 +38,20 @@ signal.alarm(60)  # whatever happens, it ends
 """
 
 
-def run_program(code: str) -> str:
-    """Return what the program wrote. It must end well, in time, and complain of nothing."""
-    measured = {"COVERAGE_PROCESS_START": "pyproject.toml"} if "COVERAGE_RUN" in os.environ else {}
+def run_program(code: str, *, measured: bool = True) -> str:
+    """Return what the program wrote. It must end well, in time, and complain of nothing.
+
+    Coverage is `measured`, where it is of the tests. It has locks of its own, which it does not
+    renew: a program that forks while other threads are at work may find one held, for ever.
+    """
+    env = dict(os.environ)
+    env.pop("COVERAGE_PROCESS_START", None)
+    if measured and "COVERAGE_RUN" in env:
+        env["COVERAGE_PROCESS_START"] = "pyproject.toml"
     run = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _BEGIN + textwrap.dedent(code)],
         cwd=ROOT,
-        env=os.environ | measured,
+        env=env,
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE,

@@ -547,7 +547,8 @@ finally:
 for thread in threads:
     thread.result()
 see(health.run_sync())
-"""
+""",
+        measured=False,
     )
 
 
