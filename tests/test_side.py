@@ -480,7 +480,7 @@ async def test_background_checks_move_to_the_loop_of_the_app(health: Health) -> 
 
 
 def test_many_at_once_share_one_run() -> None:
-    health = Health(max_age=0)
+    health = Health(max_age=PATIENCE)  # for who is accepted, but has not asked when the run ends
     arrived, runs = threading.Event(), 0
 
     def slow() -> None:
