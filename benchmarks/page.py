@@ -148,7 +148,7 @@ _MORE = "three headers more, a look-up, and messages that are new each time"
 _KEPT = "`max_age=0`"
 _EACH = (
     "each run has a task, a timer, a watch on what blocks the loop and a history, and what they "
-    "leave to the garbage collector; the machine was busy, as by hand shows in the same table"
+    "leave to the garbage collector; part of it is the machine: by hand is in the same table"
 )
 GOALS = [
     Goal(
