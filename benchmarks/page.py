@@ -208,19 +208,18 @@ GOALS = [
         )
         for number, bound in (("10", 55), ("100", 110))
     ),
-    Goal(
-        what="a check that hangs: answer beyond its timeout, s, at worst",
-        of="hanging",
-        found=_worst("answer beyond 1 s, s"),
-        bound=0.1,
-        missed="the worst of four, on a machine that was busy: see the tables",
-    ),
-    Goal(
-        what="a check that hangs: median of 60 polls, ms, at worst",
-        of="hanging",
-        found=_worst("median answer, ms"),
-        bound=25,
-        missed="the worst of four, on a machine that was busy: see the tables",
+    *(
+        Goal(
+            what=f"a check that hangs: {what}, at worst",
+            of="hanging",
+            found=_worst(column),
+            bound=bound,
+            missed="the worst of four, on a machine that was busy: see the tables",
+        )
+        for what, column, bound in (
+            ("answer beyond its timeout, s", "answer beyond 1 s, s", 0.1),
+            ("median of 60 polls, ms", "median answer, ms", 25),
+        )
     ),
     Goal(
         what="a check that hangs: checks running after 60 polls",

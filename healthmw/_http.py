@@ -92,9 +92,9 @@ class Endpoint:
             require_threads()
         if sync and self.gate.is_async:
             raise TypeError("authorize must not be async: there is no event loop to wait on")
+        self._lamed = False  # whether it is known that background checks can't be started
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
-        self._lamed = False
         self._places: dict[tuple[str, str, Format, Level], _Place] = {}
         self._asked: dict[Level, dict[_Words, _Place]] = {level: {} for level in Level}
         self._asked_by_all = self._asked[self.gate.level] if self.gate.open else {}

@@ -123,9 +123,10 @@ class InProcess:
         """Say what is at fault, and with the probes' own words: an operator may see them."""
         if report.status is Status.OKAY:
             return "OKAY"
-        if report.reason is not None or not report.at_fault:
+        faults = report.at_fault
+        if report.reason is not None or not faults:
             return render(report).removeprefix("FAILED: ")
-        said = "; ".join(self._fault(one) for one in report.at_fault)
+        said = "; ".join(self._fault(one) for one in faults)
         if report.status is Status.DEGRADED:
             return f"OKAY, degraded by {said}" if well else f"degraded by {said}"
         return said

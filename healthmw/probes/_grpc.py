@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from healthmw._model import Measurement
 
-# A channel of the probe's own forgets its failures at once: the checks space their trials already.
 _URLS = {"grpc", "grpcs", "http", "https"}  # gRPC would look for a host of such a name
+
+# A channel of the probe's own forgets its failures at once: the checks space their trials already.
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
