@@ -69,7 +69,7 @@ class Registry:
 
     def validate(self) -> None:
         """Raise `ValueError` for a group of the user's own that names nothing."""
-        for group in self.groups.values():
+        for group in list(self.groups.values()):  # another thread may define one meanwhile
             unknown = sorted(group.checks - self.runners.keys())
             if unknown:
                 raise ValueError(f"group {group.name!r} names {unknown[0]!r}, which is no check")
