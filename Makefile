@@ -154,7 +154,7 @@ abuse-table: $(STAMP) ## Have each fault, measure how the app's own route fares,
 MINUTES ?= 30
 
 .PHONY: soak
-soak: $(STAMP) ## Have faults at random for MINUTES on each of two servers, and compare verdict and truth
+soak: $(STAMP) ## Have faults at random for MINUTES on two servers at once, and compare verdict and truth
 	MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/abuse/systems/test_soak.py -s -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: mutants
