@@ -55,9 +55,9 @@ class Registry:
             name_of("name", name)
             self._check_unused(name)
         old = self.groups.get(name, Group(name=name, codes=DEFAULT_CODES))
-        self.groups[name] = replace(
-            old, codes=merged_codes(old.codes, codes), checks=old.checks | members
-        )
+        group = replace(old, codes=merged_codes(old.codes, codes), checks=old.checks | members)
+        # Other threads may be looking at those there are.
+        self.groups = {**self.groups, name: group}
 
     def _check_unused(self, name: str) -> None:
         if name in BUILTIN_GROUPS:
@@ -69,7 +69,7 @@ class Registry:
 
     def validate(self) -> None:
         """Raise `ValueError` for a group of the user's own that names nothing."""
-        for group in list(self.groups.values()):  # another thread may define one meanwhile
+        for group in self.groups.values():
             unknown = sorted(group.checks - self.runners.keys())
             if unknown:
                 raise ValueError(f"group {group.name!r} names {unknown[0]!r}, which is no check")
