@@ -203,7 +203,9 @@ class Health:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
                 breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
             self._recorders[name] = Recorder()
-            self._runners[name] = Runner(check, self.clock, self._on_result)
+            runner = Runner(check, self.clock, self._on_result)
+            # Anew each time: other threads may be looking at those there are.
+            self._runners = self._registry.runners = {**self._runners, name: runner}
             self._changed()
         return check
 
@@ -235,8 +237,7 @@ class Health:
     @property
     def checks(self) -> Mapping[str, Check]:
         """The checks by name, in the order of registration."""
-        # A list of them first: another thread may add one meanwhile.
-        return {name: runner.check for name, runner in list(self._runners.items())}
+        return {name: runner.check for name, runner in self._runners.items()}
 
     def check(self, name: str) -> Check:
         """Return the check `name`. Raises `ValueError` when there is none."""
