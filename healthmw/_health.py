@@ -19,7 +19,8 @@ from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
 from healthmw._check import Check, seconds
-from healthmw._flight import wait_for, wait_for_sync
+from healthmw._crowd import Begun, Crowd
+from healthmw._flight import wait_for_sync
 from healthmw._fork import each, in_child, notice
 from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
@@ -56,22 +57,6 @@ class _Held(NamedTuple):
 
     report: Report
     until: float
-
-
-class _Begun(NamedTuple):
-    """What a reader has before it waits: results that stand, and runs under way."""
-
-    results: dict[str, Result]
-    runs: dict[str, Run]
-
-    def is_in(self, report: Report) -> bool:
-        """Tell whether these very runs, and nothing else, have led to `report`."""
-        found = report.results
-        return (
-            not self.results
-            and len(self.runs) == len(found)
-            and all(found.get(name, run) is run.result for name, run in self.runs.items())
-        )
 
 
 class Health:
@@ -131,6 +116,7 @@ class Health:
             server._after_fork()  # noqa: SLF001 - the same house
         self._lock = RLock()
         self._held: dict[str, _Held] = {}
+        self._crowds: dict[str, Crowd] = {}
         self._latched.clear()
         self._entered = 0
         self._background = Background(random=self._random)
@@ -280,8 +266,8 @@ class Health:
         no other check of the group is run or counts. Raises `ValueError` when nothing has that
         name, and for an `only` that is empty or names what is not in the group.
         """
-        loop = current_loop()
-        return await self._run(group, lambda: loop or PORTAL.loop(), fresh=fresh, only=only)
+        here = current_loop()
+        return await self._run(group, lambda: here or PORTAL.loop(), fresh=fresh, only=only)
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
@@ -299,9 +285,20 @@ class Health:
         held = self._served(group, fresh=fresh, only=only)
         if held is not None:
             return held
+        deadline = time.monotonic() + self.deadline
+        crowd = None if only is not None else self._crowds.get(group)
+        if crowd is not None and crowd.has_room(current_loop()):
+            await crowd.follow(deadline)
+            return self._conclude(group, crowd.begun, only)
         begun = self._begin(group, loop, fresh=fresh, only=only)
         if begun.runs:
-            await wait_for(list(begun.runs.values()), time.monotonic() + self.deadline)
+            crowd = Crowd(begun, current_loop())
+            if only is None:
+                self._crowds[group] = crowd
+            try:
+                await crowd.lead(deadline)
+            finally:
+                self._crowds.pop(group, None)
         return self._conclude(group, begun, only)
 
     def run_sync(
@@ -348,8 +345,8 @@ class Health:
         *,
         fresh: bool,
         only: Collection[str] | None,
-    ) -> _Begun:
-        begun = _Begun({}, {})
+    ) -> Begun:
+        begun = Begun({}, {})
         for runner in self._registry.chosen(group, only):
             name = runner.check.name
             seen = runner.check.latest
@@ -363,7 +360,7 @@ class Health:
                 begun.results[name] = started
         return begun
 
-    def _conclude(self, group: str, begun: _Begun, only: Collection[str] | None) -> Report:
+    def _conclude(self, group: str, begun: Begun, only: Collection[str] | None) -> Report:
         now = time.monotonic()
         # Under the lock from reading to keeping: `_changed()` comes before or after, never between.
         with self._lock:
@@ -387,7 +384,7 @@ class Health:
             self._held[group] = held
         return held.report
 
-    def _outcome(self, runner: Runner, begun: _Begun, now: float) -> tuple[Result, float]:
+    def _outcome(self, runner: Runner, begun: Begun, now: float) -> tuple[Result, float]:
         """Return the result of one check, and until when it may be held."""
         check = runner.check
         run = begun.runs.get(check.name)
@@ -445,9 +442,10 @@ class Health:
         return self._draining
 
     def _changed(self) -> None:
-        """Forget every report that may have changed."""
+        """Forget every report that may have changed, and let nobody join who waits for one."""
         with self._lock:
             self._held = dict(self._latched)
+            self._crowds = {}
 
     def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
         self._recorders[check.name].result(old, new, self.clock())
