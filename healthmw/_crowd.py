@@ -21,6 +21,11 @@ class Begun(NamedTuple):
     runs: dict[str, Run]
 
     @property
+    def complete(self) -> bool:
+        """Whether every run has come back."""
+        return all(run.result is not None for run in self.runs.values())
+
+    @property
     def all_under_way(self) -> bool:
         """Whether every check is being run at this moment, so that who asks now need not look."""
         return not self.results and all(run.result is None for run in self.runs.values())
@@ -38,16 +43,18 @@ class Begun(NamedTuple):
 class Crowd:
     """The readers on one event loop who wait for what the first of them has begun.
 
-    Only the first watches the time. When it leaves, for whatever reason, the others look for
-    themselves whether all is there.
+    Only the first watches the time, and makes the report. When it leaves without one, for whatever
+    reason, the others look for themselves.
     """
 
-    __slots__ = ("_left", "_loop", "begun")
+    __slots__ = ("_left", "_loop", "begun", "report")
 
     def __init__(self, begun: Begun, loop: Loop | None) -> None:
         self.begun = begun
         self._loop = loop
         self._left = anyio.Event()
+        self.report: Report | None = None
+        """What the first has made of the runs, where all had come back."""
 
     def has_room(self, loop: Loop | None) -> bool:
         """Tell whether a reader on `loop`, who asks now, can do no better than to join."""
@@ -69,6 +76,5 @@ class Crowd:
     async def follow(self, deadline: float) -> None:
         """Wait for the runs, but not beyond `deadline`, as one of the others."""
         await self._left.wait()
-        runs = [*self.begun.runs.values()]
-        if any(run.result is None for run in runs):
-            await wait_for(runs, deadline)
+        if self.report is None:
+            await wait_for([*self.begun.runs.values()], deadline)

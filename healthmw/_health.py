@@ -267,39 +267,46 @@ class Health:
         name, and for an `only` that is empty or names what is not in the group.
         """
         here = current_loop()
-        return await self._run(group, lambda: here or PORTAL.loop(), fresh=fresh, only=only)
+        return await self._run(group, here, lambda: here or PORTAL.loop(), fresh=fresh, only=only)
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
         self._start(aside=True)
-        return await self._run(group, self._background.loop, fresh=fresh, only=only)
+        home = self._background.loop
+        return await self._run(group, current_loop(), home, fresh=fresh, only=only)
 
     async def _run(
         self,
         group: str,
+        here: Loop | None,
         loop: Callable[[], Loop],
         *,
         fresh: bool,
         only: Collection[str] | None,
     ) -> Report:
+        """Return the report to a reader on the loop `here`; what has to run does so on `loop`."""
         held = self._served(group, fresh=fresh, only=only)
         if held is not None:
             return held
         deadline = time.monotonic() + self.deadline
-        crowd = None if only is not None else self._crowds.get(group)
-        if crowd is not None and crowd.has_room(current_loop()):
+        crowd = self._crowds.get(group) if only is None else None
+        if crowd is not None and crowd.has_room(here):
             await crowd.follow(deadline)
-            return self._conclude(group, crowd.begun, only)
+            return crowd.report or self._conclude(group, crowd.begun, only)
         begun = self._begin(group, loop, fresh=fresh, only=only)
-        if begun.runs:
-            crowd = Crowd(begun, current_loop())
-            if only is None:
-                self._crowds[group] = crowd
-            try:
-                await crowd.lead(deadline)
-            finally:
-                self._crowds.pop(group, None)
-        return self._conclude(group, begun, only)
+        if not begun.runs:
+            return self._conclude(group, begun, only)
+        crowd = Crowd(begun, here)
+        if only is None:
+            self._crowds[group] = crowd
+        try:
+            await crowd.lead(deadline)
+        finally:
+            self._crowds.pop(group, None)
+        report = self._conclude(group, begun, only)
+        if begun.complete:
+            crowd.report = report
+        return report
 
     def run_sync(
         self, group: str = "ready", *, fresh: bool = False, only: Collection[str] | None = None
@@ -323,7 +330,10 @@ class Health:
     def peek(self, group: str) -> Report | None:
         """Return the report of `group` if it can be served from memory."""
         held = self._held.get(group)
-        return held.report if held is not None and self.clock() < held.until else None
+        if held is None:
+            return None
+        report, until = held
+        return report if self.clock() < until else None
 
     def last(self, group: str = "ready") -> Report:
         """Return the report of `group` from what is known, however old: nothing is run.

@@ -48,8 +48,9 @@ class Loop(Protocol):
     thread: int
     """The identifier of the thread that the loop runs in."""
 
-    identity: object
-    """What all views of the same loop have in common."""
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
 
     @property
     def alive(self) -> bool:
@@ -102,11 +103,16 @@ def current_loop() -> Loop | None:
 class AsyncioLoop:
     """An asyncio event loop."""
 
-    __slots__ = ("_loop", "identity", "thread")
+    __slots__ = ("_loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.identity = self._loop = loop
+        self._loop = loop
         self.thread = get_ident()
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+        return self._loop
 
     @property
     def alive(self) -> bool:
@@ -198,10 +204,11 @@ class _Company:
         """Return the one of `loop`, in whose thread this is called."""
         found = cls._by_loop.get(loop)
         if found is None:
+            found = cls._by_loop[loop] = cls(loop)
+        if len(cls._by_loop) > 1:
             for other in list(cls._by_loop):
                 if other.is_closed():  # it ended without a word to its tasks
                     cls._by_loop.pop(other, None)
-            found = cls._by_loop[loop] = cls(loop)
         return found
 
     def add(self, task: asyncio.Task[None]) -> None:
@@ -329,14 +336,18 @@ class _TimeLimit:
 class _TrioLoop:
     """A trio run. Made inside of it."""
 
-    __slots__ = ("_token", "identity", "thread")
+    __slots__ = ("_token", "thread")
 
     def __init__(self) -> None:
         import trio
 
         self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
-        self.identity = self._token
         self.thread = get_ident()
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+        return self._token
 
     @property
     def alive(self) -> bool:

@@ -39,8 +39,7 @@ def _drive(coroutine: Any, steps: Steps) -> Generator[Any, Any, Any]:
             return stop.value
         finally:
             took = time.perf_counter() - began
-            if took > steps.longest:
-                steps.longest = took
+            steps.longest = max(steps.longest, took)
         try:
             argument = yield waits_for
             resume = coroutine.send
