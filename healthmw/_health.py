@@ -407,8 +407,10 @@ class Health:
                 measurements=NOTHING_MEASURED,
             )
             return late, -math.inf
-        known = runner.known() if run.result is check.latest else None
-        return run.result, known[1] if known is not None else -math.inf
+        known = runner.known()
+        if known is None or known[0] is not run.result:
+            return run.result, -math.inf  # a newer one is in, or this one has opened the breaker
+        return known
 
     def _report(self, group: str, results: dict[str, Result]) -> Report:
         status, reason, codes = self._registry.verdict(group, results)
