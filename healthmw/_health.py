@@ -18,7 +18,7 @@ from healthmw._background import Background
 from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
-from healthmw._check import Check, seconds
+from healthmw._check import Check, name_of, seconds
 from healthmw._flight import wait_for, wait_for_sync
 from healthmw._fork import each, in_child, notice
 from healthmw._history import Recorder
@@ -209,6 +209,7 @@ class Health:
 
     def probe(self, name: str, **policy: Any) -> Callable[[_P], _P]:
         """Register the decorated callable as `add()` does, and return it unchanged."""
+        name_of("name", name)  # here: without it, `@health.probe` would register nothing
 
         def register(probe: _P) -> _P:
             self.add(name, probe, **policy)
