@@ -205,6 +205,8 @@ class Health:
             self._recorders[name] = Recorder()
             self._runners[name] = Runner(check, self.clock, self._on_result)
             self._changed()
+        if interval is not None and self._background.running:
+            self.start()
         return check
 
     def probe(self, name: str, **policy: Any) -> Callable[[_P], _P]:
@@ -519,8 +521,7 @@ class Health:
     def start(self) -> None:
         """Start what runs in the background, on this thread's event loop if it has one.
 
-        Safe to call again; background checks that were added since are then started too. The
-        middlewares call it.
+        Safe to call again. The middlewares call it.
         """
         self._start()
 
