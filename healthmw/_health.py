@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from healthmw import _native
 from healthmw._background import Background
-from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
-from healthmw._check import Check, name_of, seconds
+from healthmw._check import Check
 from healthmw._flight import wait_for, wait_for_sync
 from healthmw._fork import each, in_child, notice
 from healthmw._history import Recorder
@@ -27,6 +26,7 @@ from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import Loop, current_loop
 from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
+from healthmw._options import check_function, name_of, seconds
 from healthmw._portal import PORTAL
 from healthmw._registry import Registry
 from healthmw._release import release_id
@@ -178,7 +178,7 @@ class Health:
         - `breaker`: a `CircuitBreaker`, fed by this probe and by guarded calls.
         - `passive`: let successful guarded calls count as evidence in place of runs of the probe.
 
-        Raises `ValueError` or `TypeError` for options that make no sense, naming the option.
+        Raises `ValueError` for options that make no sense, naming the option.
         """
         check = Check(
             name,
@@ -564,8 +564,8 @@ class Health:
         or else the one on which the app is started. Whoever has no event loop calls
         `SideServer.beat()` in its main loop, more often than that.
 
-        Raises `OSError` where the address can't be had, and `ValueError` or `TypeError` for options
-        that make no sense.
+        Raises `OSError` where the address can't be had, and `ValueError` for options that make no
+        sense.
         """
         from healthmw.side import SideServer
 

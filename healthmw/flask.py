@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from healthmw._check import name_of
 from healthmw._health import Health
+from healthmw._options import name_of
 from healthmw._response import unavailable
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
 from healthmw.render import text

@@ -19,10 +19,10 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from healthmw._check import seconds
 from healthmw._head import BadHeadError, read_head
 from healthmw._http import Endpoint
 from healthmw._native import Lock, get_ident, start_real_thread
+from healthmw._options import WrongTypeError, seconds
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
@@ -296,7 +296,7 @@ def _checked_port(port: object) -> int:
     if port is None:
         raise ValueError("port is missing: give it, or unix_socket")
     if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
+        raise WrongTypeError(f"port must be an int, not {type(port).__name__}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port={port} must be from 0 to 65535")
     return port
