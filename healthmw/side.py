@@ -99,12 +99,17 @@ class SideServer:
         self._ready, self._ended = Lock(), Lock()  # each is released once, by the thread
         self._ready.acquire()
         self._ended.acquire()
+        self._failure: OSError | None = None
         try:
             start_real_thread(self._run, "healthmw-side")
-        except RuntimeError:
+            self._ready.acquire()
+            if self._failure is not None:
+                raise self._failure
+        except (OSError, RuntimeError):
             self._socket.close()
+            if self._watch is not None:
+                self._watch.watching = False
             raise
-        self._ready.acquire()
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +169,12 @@ class SideServer:
 
     def _run(self) -> None:
         self._thread = get_ident()
-        self._loop = asyncio.SelectorEventLoop()
+        try:
+            self._loop = asyncio.SelectorEventLoop()
+        except OSError as exc:  # no file to be had
+            self._failure = exc
+            self._ready.release()
+            return
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
