@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from healthmw import _native
 from healthmw._background import Background
-from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
-from healthmw._check import Check, seconds
+from healthmw._check import Check
 from healthmw._crowd import Begun, Crowd
 from healthmw._flight import wait_for_sync
 from healthmw._fork import each, in_child, notice
@@ -28,6 +27,7 @@ from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import Loop, current_loop
 from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
+from healthmw._options import check_function, name_of, seconds
 from healthmw._portal import PORTAL
 from healthmw._registry import Registry
 from healthmw._release import release_id
@@ -164,7 +164,7 @@ class Health:
         - `breaker`: a `CircuitBreaker`, fed by this probe and by guarded calls.
         - `passive`: let successful guarded calls count as evidence in place of runs of the probe.
 
-        Raises `ValueError` or `TypeError` for options that make no sense, naming the option.
+        Raises `ValueError` for options that make no sense, naming the option.
         """
         check = Check(
             name,
@@ -191,10 +191,13 @@ class Health:
             self._recorders[name] = Recorder()
             self._runners[name] = Runner(check, self.clock, self._on_result)
             self._changed()
+        if interval is not None and self._background.running:
+            self.start()
         return check
 
     def probe(self, name: str, **policy: Any) -> Callable[[_P], _P]:
         """Register the decorated callable as `add()` does, and return it unchanged."""
+        name_of("name", name)  # here: without it, `@health.probe` would register nothing
 
         def register(probe: _P) -> _P:
             self.add(name, probe, **policy)
@@ -221,7 +224,7 @@ class Health:
     @property
     def checks(self) -> Mapping[str, Check]:
         """The checks by name, in the order of registration."""
-        return {name: runner.check for name, runner in self._runners.items()}
+        return {name: runner.check for name, runner in list(self._runners.items())}
 
     def check(self, name: str) -> Check:
         """Return the check `name`. Raises `ValueError` when there is none."""
@@ -414,8 +417,10 @@ class Health:
                 measurements=NOTHING_MEASURED,
             )
             return late, -math.inf
-        known = runner.known() if run.result is check.latest else None
-        return run.result, known[1] if known is not None else -math.inf
+        known = runner.known()
+        if known is None or known[0] is not run.result:
+            return run.result, -math.inf  # a newer one is in, or this one has opened the breaker
+        return known
 
     def _report(self, group: str, results: dict[str, Result]) -> Report:
         status, reason, codes = self._registry.verdict(group, results)
@@ -524,8 +529,7 @@ class Health:
     def start(self) -> None:
         """Start what runs in the background, on this thread's event loop if it has one.
 
-        Safe to call again; background checks that were added since are then started too. The
-        middlewares call it.
+        Safe to call again. The middlewares call it.
         """
         self._start()
 
@@ -568,8 +572,8 @@ class Health:
         or else the one on which the app is started. Whoever has no event loop calls
         `SideServer.beat()` in its main loop, more often than that.
 
-        Raises `OSError` where the address can't be had, and `ValueError` or `TypeError` for options
-        that make no sense.
+        Raises `OSError` where the address can't be had, and `ValueError` for options that make no
+        sense.
         """
         from healthmw.side import SideServer
 

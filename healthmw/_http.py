@@ -11,6 +11,7 @@ from healthmw._answers import answer
 from healthmw._facts import view
 from healthmw._gate import Gate, Standing
 from healthmw._negotiate import Format, Wishes, wishes_of
+from healthmw._options import WrongTypeError, text
 from healthmw._request import as_text
 from healthmw._response import Response, plain
 from healthmw._scrub import scrub_exception
@@ -87,7 +88,7 @@ class Endpoint:
         if sync:
             require_threads()
         if sync and self.gate.is_async:
-            raise TypeError("authorize must not be async: there is no event loop to wait on")
+            raise WrongTypeError("authorize must not be async: there is no event loop to wait on")
         self._lamed = False  # whether it is known that background checks can't be started
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
@@ -294,8 +295,7 @@ def _below(path: str, root_path: str) -> str:
 
 def _checked(path: object) -> str:
     """Return `path` without a trailing slash. Raises `ValueError` for what is no absolute path."""
-    if not isinstance(path, str):
-        raise TypeError(f"path must be a str, not {type(path).__name__}")
+    path = text("path", path)
     if not path.startswith("/"):
         raise ValueError(f"path={path!r} must begin with '/': write path={'/' + path!r}")
     stripped = path.rstrip("/")

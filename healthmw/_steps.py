@@ -37,6 +37,8 @@ def _drive(coroutine: Any, steps: Steps) -> Generator[Any, Any, Any]:
             waits_for = resume(argument)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit as exc:  # its own: ours comes by way of the `yield`
+            raise RuntimeError("coroutine raised GeneratorExit") from exc
         finally:
             took = time.perf_counter() - began
             steps.longest = max(steps.longest, took)

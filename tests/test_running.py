@@ -376,6 +376,7 @@ RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "base exception": (lambda: Odd("odd"), "Odd: odd"),
     "stop iteration": (lambda: StopIteration(5), "StopIteration"),
     "stop async iteration": (StopAsyncIteration, "StopAsyncIteration"),
+    "generator exit": (GeneratorExit, "GeneratorExit"),
     "recursion": (lambda: RecursionError("too deep"), "RecursionError: too deep"),
     "unspeakable": (Unspeakable, "Unspeakable"),
     "group": (
@@ -432,18 +433,6 @@ async def test_a_task_that_cancels_itself_says_nothing_and_nothing_old_is_said()
     assert (result.status, result.reason) == (Status.UNKNOWN, Reason.STALE)
     well = True
     assert (await one(health)).ok
-
-
-async def test_a_generator_exit_is_no_end_of_anything() -> None:
-    async def probe() -> None:
-        raise GeneratorExit
-
-    health = Health()
-    health.add("it", probe)
-    health.add("other", ScriptedProbe())
-    report = await soon(health.run())
-    assert report.results["it"].status is Status.UNKNOWN
-    assert report.results["other"].ok
 
 
 def test_ctrl_c_in_a_probe_ends_the_program() -> None:

@@ -449,6 +449,34 @@ async def test_the_answer_leaves_at_the_deadline(is_async: bool) -> None:
 
 
 @anyio_too
+@both_kinds
+async def test_a_check_that_hangs_holds_up_nobody_who_has_not_to_wait_for_it(
+    is_async: bool,
+) -> None:
+    clock = ManualClock()
+    hangs, fine, alive = ScriptedProbe(is_async=is_async), ScriptedProbe(), ScriptedProbe()
+    health = Health(clock=clock, deadline=PATIENCE)
+    check = health.add("hangs", hangs, timeout=PATIENCE)
+    health.add("fine", fine, max_age=0)
+    health.add("alive", alive, groups=["live"], max_age=0)
+    assert (await health.run()).ok
+    hangs.hang()
+    clock.advance(2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: hangs.running)
+        for name in ("fine", "live"):
+            assert (await health.run(name)).ok
+            assert (await anyio.to_thread.run_sync(health.run_sync, name)).ok
+        assert health.last().ok
+        assert check.available
+        assert check.guard()(lambda: "called")() == "called"
+        assert hangs.running
+        hangs.release()
+    assert hangs.calls == 2
+
+
+@anyio_too
 async def test_checks_of_a_group_run_at_once() -> None:
     health = Health()
     probes = [ScriptedProbe(is_async=number % 2 == 0) for number in range(20)]
