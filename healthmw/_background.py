@@ -61,6 +61,11 @@ class Background:
         return PORTAL.loop()
 
     @property
+    def running(self) -> bool:
+        """Whether `start()` was called, and `stop()` not since."""
+        return self._home is not None
+
+    @property
     def home(self) -> Loop | None:
         """The app's loop, where `start()` was called on one."""
         return None if self._borrowed else self._home

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from healthmw._check import BUILTIN_GROUPS, name_of, names
+from healthmw._check import BUILTIN_GROUPS
 from healthmw._groups import DEFAULT_CODES, Group, merged_codes
 from healthmw._model import Reason, Status, worst
+from healthmw._options import name_of, names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

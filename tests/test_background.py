@@ -74,6 +74,20 @@ async def test_it_can_be_started_again_and_added_to() -> None:
 
 
 @anyio_too
+async def test_a_check_that_is_added_between_start_and_end_runs_too() -> None:
+    early, late, too_late = ScriptedProbe(), ScriptedProbe(), ScriptedProbe()
+    health = Health()
+    health.add("early", early, interval=0.01)
+    assert early.calls == 0
+    async with health:
+        health.add("late", late, interval=0.01)
+        await until(lambda: early.calls and late.calls)
+    health.add("too-late", too_late, interval=0.01)
+    await anyio.sleep(0.05)
+    assert too_late.calls == 0
+
+
+@anyio_too
 async def test_who_enters_twice_leaves_twice() -> None:
     probe = ScriptedProbe()
     health = Health()

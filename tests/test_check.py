@@ -338,3 +338,10 @@ def test_a_decorated_probe_stays_the_function_it_was() -> None:
     assert disk() == 5
     assert health.checks["disk"].probe is disk
     assert health.checks["disk"].critical is False
+
+
+def test_a_decorator_without_a_name_is_refused_and_not_forgotten() -> None:
+    health: Any = Health()
+    with pytest.raises(TypeError, match=r"^name must be a str, not function$"):
+        health.probe(well)  # what `@health.probe` does
+    assert not health.checks
