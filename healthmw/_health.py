@@ -189,7 +189,9 @@ class Health:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
                 breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
             self._recorders[name] = Recorder()
-            self._runners[name] = Runner(check, self.clock, self._on_result)
+            runner = Runner(check, self.clock, self._on_result)
+            # Anew each time: other threads may be looking at those there are.
+            self._runners = self._registry.runners = {**self._runners, name: runner}
             self._changed()
         if interval is not None and self._background.running:
             self.start()
