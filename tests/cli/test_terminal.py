@@ -256,6 +256,7 @@ _SMOKE = ["--", "true"]
         (["gunicorn", "app:app"], "put -- before the command: healthmw smoke -- gunicorn app:app"),
         (["gunicorn", *_SMOKE], "what is 'gunicorn'? Options come before --, the command after it"),
         (["--procfile", "Procfile", *_SMOKE], "give either --procfile or -- COMMAND, not both"),
+        (["--process=web", *_SMOKE], "--process is a line of a Procfile: give --procfile too"),
         (["--cacert=x", *_SMOKE], "--cacert and --insecure are for --scheme https"),
         (["--insecure", *_SMOKE], "--cacert and --insecure are for --scheme https"),
         (["--env=PORT=1", *_SMOKE], "--env PORT: give the port with --port"),
