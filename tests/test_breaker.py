@@ -146,6 +146,16 @@ def test_a_window_of_seconds_lets_go_tenth_by_tenth(clock: Clock) -> None:
     assert (snapshot.calls, snapshot.failures, snapshot.successes) == (8, 4, 4)
 
 
+def test_what_comes_late_in_a_tenth_leaves_with_the_others_of_it(clock: Clock) -> None:
+    breaker = make_breaker(clock, window_seconds=10, minimum_calls=100)
+    clock.forward(0.95)
+    fail(breaker)
+    clock.forward(9)
+    assert breaker.snapshot().calls == 1
+    clock.forward(0.1)
+    assert breaker.snapshot().calls == 0
+
+
 def test_a_window_of_seconds_takes_results_that_come_in_the_wrong_order(clock: Clock) -> None:
     # Two threads may read the clock in one order and get the lock in the other.
     breaker = make_breaker(clock, window_seconds=10, minimum_calls=100)
