@@ -215,20 +215,6 @@ def test_who_looks_sees_what_there_is_while_more_is_added() -> None:
 
 
 @pytest.mark.usefixtures("restless")
-def test_checks_can_be_listed_while_others_are_added() -> None:
-    health = Health()
-    names = iter(range(1000))
-
-    def work(_draw: random.Random) -> None:
-        for _ in range(250):
-            health.add(f"check-{next(names)}", lambda: None)
-            assert all(name == check.name for name, check in health.checks.items())
-
-    at_once(4, work)
-    assert len(health.checks) == 1000
-
-
-@pytest.mark.usefixtures("restless")
 def test_after_drain_nobody_is_told_to_come() -> None:
     for _ in range(times(15)):
         health, _ = a_health(max_age=0.001)
