@@ -450,6 +450,96 @@ def test_a_crowd_of_tasks_of_which_many_give_up(run: Callable[..., None]) -> Non
         run(lambda seed=seed: a_crowd(seed))
 
 
+async def a_crowd_that_drains(seed: int) -> None:
+    """Many ask while one drains; who asks after that is told so, and the process lives on."""
+    draw = random.Random(seed)
+    health, _ = a_health(max_age=draw.choice([0, 0.001]))
+    drained = False
+
+    async def ask() -> None:
+        for _ in range(4):
+            was_drained = drained
+            report = await health.run(fresh=draw.random() < 0.3)
+            see(report)
+            assert report.reason is Reason.DRAINING or not was_drained
+            assert (await health.run("live")).ok
+            await anyio.lowlevel.checkpoint()
+
+    async def drain() -> None:
+        nonlocal drained
+        for _ in range(draw.randrange(8)):
+            await anyio.lowlevel.checkpoint()
+        health.drain()
+        drained = True
+
+    async with anyio.create_task_group() as tasks:
+        for member in draw.sample([drain, *[ask] * 12], 13):
+            tasks.start_soon(member)
+    assert (await health.run()).reason is Reason.DRAINING
+    with anyio.fail_after(AMPLE):
+        await health.aclose()
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_crowd_of_which_one_drains(run: Callable[..., None]) -> None:
+    for seed in range(times(12)):
+        run(lambda seed=seed: a_crowd_that_drains(seed))
+
+
+async def a_crowd_of_callers(seed: int) -> None:
+    """Many guarded calls that go well, fail or are given up: every permit comes back."""
+    draw = random.Random(seed)
+    breaker = CircuitBreaker(
+        consecutive_failures=3, open_for=0.001, open_for_max=0.002, half_open_max_wait=AMPLE
+    )
+    health = Health(max_age=0, deadline=AMPLE)
+    probe = Watched(seed, is_async=True)
+    check = health.add("payments", probe, timeout=AMPLE, breaker=breaker)
+    busy = most = 0
+
+    @check.guard(fallback="later", max_concurrent=5)
+    async def call(way: str, steps: int) -> str:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        try:
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+        finally:
+            busy -= 1
+        if way == "fails":
+            raise ConnectionError("refused")
+        return "now"
+
+    async def caller() -> None:
+        way, steps = draw.choice(["goes well", "goes well", "fails"]), draw.randrange(4)
+        with anyio.CancelScope() as scope:
+            if draw.random() < 0.3:
+                scope.cancel()
+            assert await call(way, steps) in {"now", "later"}
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(60):
+            tasks.start_soon(caller)
+            if draw.random() < 0.3:
+                await health.run(fresh=True)
+    assert busy == 0
+    assert most <= 5
+    with anyio.fail_after(AMPLE):
+        while not ((await health.run(fresh=True)).ok and breaker.available):  # noqa: ASYNC110 - as above
+            await anyio.sleep(0.001)
+    for _ in range(6):  # more than may be under way at once: none is so any more
+        assert await call("goes well", 1) == "now"
+    with anyio.fail_after(AMPLE):
+        await health.aclose()
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_crowd_of_guarded_calls(run: Callable[..., None]) -> None:
+    for seed in range(times(12)):
+        run(lambda seed=seed: a_crowd_of_callers(seed))
+
+
 def test_trio_s_orders_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """trio shuffles tasks that are ready. With a seed it deals the same order again."""
     from trio._core import _run
@@ -457,7 +547,8 @@ def test_trio_s_orders_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     for seed in range(times(20)):
         _run._r.seed(seed)
-        on_trio(lambda seed=seed: a_crowd(seed))  # type: ignore[misc]  # seed is an int
+        for crowd in (a_crowd, a_crowd_that_drains, a_crowd_of_callers):
+            on_trio(lambda seed=seed, crowd=crowd: crowd(seed))  # type: ignore[misc]  # seed is an int
 
 
 @pytest.mark.parametrize("run", LOOPS)
