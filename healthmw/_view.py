@@ -53,8 +53,8 @@ def about(
 ) -> About:
     """Return what the app says of itself, checked. Raises `ValueError` with the option's name."""
     texts: dict[str, object] = {
-        "service": service or "",
-        "version": version or "",
+        "service": "" if service is None else service,
+        "version": "" if version is None else version,
         "description": description,
     }
     for option, value in texts.items():

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from healthmw._health import Health
-from healthmw._options import name_of
+from healthmw._options import WrongTypeError, name_of
 from healthmw._response import unavailable
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
 from healthmw.render import text
@@ -80,7 +80,12 @@ class HealthMW:
         """
         if "healthmw" in app.extensions:
             raise ValueError("this app has its Health already: app.extensions['healthmw']")
-        options: dict[str, Any] = {**self._options, **app.config.get("HEALTHMW", {})}
+        configured = app.config.get("HEALTHMW", {})
+        if not isinstance(configured, dict):
+            raise WrongTypeError(
+                f"app.config['HEALTHMW'] must be a dict, not {type(configured).__name__}"
+            )
+        options: dict[str, Any] = {**self._options, **configured}
         mounting = {name: options.pop(name) for name in _MIDDLEWARE_OPTIONS if name in options}
         if self._health is not None and options:
             raise ValueError(f"health= is given, so {min(options)}= must be given to it")

@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import anyio
+import flask
+import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from healthmw import Check, CircuitBreaker, Health, asgi, wsgi
+from healthmw._release import VARIABLES
 from healthmw.django import _settings as django_settings
 from healthmw.exceptions import MissingExtraError
+from healthmw.flask import HealthMW
 from healthmw.probes import probe_from_dsn
 from healthmw.testing import ScriptedProbe
 from tests import django_project  # noqa: F401 - configures Django
 from tests.abuse.effort import tries
 from tests.services.servers import PASSWORD
+from tests.transports import WsgiExchange, environ_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,7 +155,16 @@ anything = st.one_of(
 mostly_sane = st.one_of(st.sampled_from([1, 2, 0.5, 1.0, 3.5, None]), anything)
 texts = st.one_of(st.sampled_from(["database", "ready", "", "a/b", "ü", "a" * 65]), anything)
 
-HEALTH = {"max_age": mostly_sane, "deadline": mostly_sane, "release": texts, "service": texts}
+words = st.one_of(st.sampled_from(["shop", "ü\x00<b>", "\ud800", "a" * 9999, "\r\nX: y"]), texts)
+HEALTH = {
+    "max_age": mostly_sane,
+    "deadline": mostly_sane,
+    "release": words,
+    "service": words,
+    "version": words,
+    "description": words,
+    "links": st.one_of(st.dictionaries(st.text(max_size=5), words, max_size=2), anything),
+}
 ADD = {
     "critical": anything,
     "timeout": mostly_sane,
@@ -187,6 +201,10 @@ def blames(error: BaseException, options: Iterable[str]) -> None:
     assert any(name in str(error) for name in options), error
 
 
+def _no_app(*_: object) -> Any:
+    raise AssertionError("this was for the endpoint")
+
+
 @tries(600)
 @given(options=few(HEALTH))
 def test_a_health_takes_its_options_or_names_the_wrong_one(options: dict[str, Any]) -> None:
@@ -198,6 +216,11 @@ def test_a_health_takes_its_options_or_names_the_wrong_one(options: dict[str, An
     health.add("database", ScriptedProbe())
     assert health.run_sync().results["database"].measurements == {}
     assert anyio.run(health.run).results["database"].measurements == {}
+    app = wsgi.HealthMiddleware(_no_app, health, show="full")
+    for query in ("verbose", "format=json", "format=html", "format=openmetrics"):
+        answer = WsgiExchange().serve(app, environ_for(path="/health_check", query=query))
+        assert answer.status == 200
+        assert all(f"{name}{value}".isprintable() for name, value in answer.headers)
 
 
 @tries(800)
@@ -255,6 +278,7 @@ def test_a_middleware_takes_its_options_or_names_the_wrong_one(options: dict[str
 
 SETTING = {
     **HEALTH,
+    **MOUNT,
     "checks": st.one_of(st.just(["caches"]), st.lists(texts, max_size=2), anything),
     "health": st.one_of(st.just("no.such.thing"), st.builds(Health), anything),
     "misspelt": anything,
@@ -276,3 +300,84 @@ def test_djangos_setting_is_taken_or_found_fault_with(setting: Any) -> None:
         assert isinstance(health, Health)
     finally:
         django_settings.project_health.cache_clear()
+
+
+@tries(400)
+@given(setting=st.one_of(few(HEALTH | MOUNT | {"misspelt": anything}), anything))
+def test_flasks_config_is_taken_or_found_fault_with(setting: Any) -> None:
+    app = flask.Flask("shop")
+    if isinstance(setting, dict):
+        setting.pop("drain_delay", None)  # it would lay a hand on this process's SIGTERM
+    app.config["HEALTHMW"] = setting
+    try:
+        health = HealthMW().init_app(app)
+    except (ValueError, TypeError) as exc:
+        blames(exc, [*setting, "HEALTHMW"] if isinstance(setting, dict) else ["HEALTHMW"])
+    else:
+        assert isinstance(health, Health)
+
+
+# The environment
+
+variables = st.one_of(
+    st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=9),
+    st.sampled_from(["", "v42", "v 1", "\r\nSet-Cookie: a=b", "x" * 200, "\udcff", "ü", "-"]),
+)
+
+
+@tries(200)
+@given(environ=st.dictionaries(st.sampled_from(VARIABLES), variables, max_size=4))
+def test_a_release_in_the_environment_stands_in_a_header_or_is_passed_over(
+    environ: dict[str, str],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        health = Health()
+    health.add("database", ScriptedProbe())
+    answer = WsgiExchange().serve(
+        wsgi.HealthMiddleware(_no_app, health), environ_for(path="/health_check")
+    )
+    assert (answer.status, answer.body) == (200, b"OKAY")
+    release = dict(answer.headers).get("health-release")
+    assert release == health.release
+    assert release is None or (release.isascii() and release.isprintable() and " " not in release)
+
+
+# Requests
+
+CANARY = "bait-0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    "form", ["", "verbose", "format=json", "format=html", "format=openmetrics"]
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_request_brings_is_not_given_back(
+    form: str, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token or a cookie is neither in the answer nor in the log, even if who judges it raises."""
+
+    def authorize(request: Any) -> bool:
+        if fails:
+            raise ValueError(f"Authorization: {request.headers['authorization']}")
+        return False
+
+    health = Health()
+    health.add("database", ScriptedProbe(ConnectionError("refused")))
+    app = wsgi.HealthMiddleware(_no_app, health, authorize=authorize)
+    with caplog.at_level("DEBUG"):
+        answer = WsgiExchange().serve(
+            app,
+            environ_for(
+                path="/health_check",
+                query=f"{form}&token={CANARY}&password={CANARY}",
+                headers={
+                    "authorization": f"Bearer {CANARY}",
+                    "cookie": f"session={CANARY}",
+                    "x-api-key": CANARY,
+                },
+            ),
+        )
+    assert answer.status == (200 if "metrics" in form else 503)
+    assert CANARY not in f"{answer.headers}{answer.body!r}{caplog.text}"
