@@ -217,8 +217,13 @@ async def test_a_check_that_finds_no_place_is_a_timeout_and_never_stuck() -> Non
     assert late.calls == 0
     hangs.release()
     await until(lambda: everybody.done)
-    assert (await soon(health.run())).ok
-    assert late.calls == 1
+    tries = 1
+    with anyio.fail_after(PATIENCE):
+        while not (
+            await health.run()
+        ).ok:  # a busy machine may not wake a thread in so short a time
+            tries += 1
+    assert 1 <= late.calls <= tries
 
 
 @pytest.mark.anyio
