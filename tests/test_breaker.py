@@ -1233,6 +1233,8 @@ def test_health_lends_its_clock_and_randomness_only_where_none_were_given(clock:
         ({"consecutive_failures": 2.5}, "consecutive_failures"),
         ({"consecutive_failures": "5"}, "consecutive_failures"),
         ({"window_calls": 0}, "window_calls"),
+        ({"window_calls": 10**20}, "window_calls"),
+        ({"window_calls": -(10**400)}, "window_calls"),
         ({"window_seconds": 0}, "window_seconds"),
         ({"window_seconds": math.inf}, "window_seconds"),
         ({"window_calls": 10, "minimum_calls": 0}, "minimum_calls"),
