@@ -21,6 +21,13 @@ from pathlib import Path
 BASE = {"healthmw", "anyio", "idna", "sniffio", "typing_extensions", "typing-extensions"}
 MOST = 600_000
 """How large the wheel may be, in bytes: more is an accident."""
+IN_SDIST = [
+    "healthmw/py.typed", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+    "SECURITY.md", "Makefile", "constraints.txt", ".importlinter", ".ci/try_wheel.py",
+    "changelog.d/README.md", "tests/test_docs.py", "typing_tests/guard.py", "docs/index.md",
+    "examples/README.md", "benchmarks/page.py",
+]  # fmt: skip
+"""What README links to, and what `make check test` needs, each with one of its files."""
 NOT_FOR_USERS = {"tests", "docs", "examples", "benchmarks", ".ci", "changelog.d"}
 
 ASGI = """
@@ -111,7 +118,7 @@ def look_into(wheel: Path, sdist: Path) -> None:
     assert packed == checkout, packed ^ checkout
     with tarfile.open(sdist) as tar:
         sources = {Path(*Path(name).parts[1:]).as_posix() for name in tar.getnames()}
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "healthmw/py.typed"):
+    for needed in IN_SDIST:
         assert needed in sources, f"{needed} is not in the sdist"
 
 

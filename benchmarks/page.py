@@ -298,7 +298,9 @@ GOALS = [
 def table(rows: list[dict[str, Any]]) -> str:
     """Return rows as a table in Markdown."""
     head = list(rows[0])
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    # Numbers end below one another; a column without a name has words.
+    rule = "".join("---:|" if name else "---|" for name in head[1:])
+    lines = [f"| {' | '.join(head)} |", f"|---|{rule}"]
     lines += [f"| {' | '.join(shown(value) for value in row.values())} |" for row in rows]
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
+add_module_names = False  # the headings have them
 python_maximum_signature_line_length = 88
 
 # `-n` warns of every name that leads nowhere. Those of other projects do: their pages are outside.
@@ -43,6 +44,7 @@ pygments_dark_style = "github-dark"  # furo's own underlines names of modules li
 html_title = "healthmw"
 html_copy_source = False
 html_show_sphinx = False
+smartquotes_action = "q"  # not `--reload` with a dash in place of its hyphens
 
 # Public by their names, and not for import by users: a command or Django's settings name them.
 NOT_FOR_IMPORT = (

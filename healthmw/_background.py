@@ -70,7 +70,7 @@ class Background:
         """The app's loop, where `start()` was called on one."""
         return None if self._borrowed else self._home
 
-    def start(self, runners: Sequence[Runner], *, aside: bool = False) -> None:
+    def start(self, runners: Sequence[Runner], *, aside: bool) -> None:
         """Refresh from now on those checks of `runners` that have an interval.
 
         They run on the loop of this thread, unless the caller is `aside`: then that is not the

@@ -202,8 +202,20 @@ class Check:
         """Wrap the app's own calls to this dependency: a decorator, `with` or `async with`.
 
         While the check's breaker is open a call is refused at once: `fallback` answers, or
-        `DependencyUnavailable` is raised. Every call's outcome is told to the breaker. See `Guard`
-        for the options.
+        `DependencyUnavailable` is raised. How each call ends is told to the breaker; its own
+        exception is raised unchanged.
+
+        - `fallback`: what is returned in place of the call's result when the call is refused, or
+          fails in a way that the breaker counts. A value, or a function that is given the call's
+          arguments; for an async function it may be async too. For a generator function it is, or
+          returns, an iterable.
+        - `fallback_on`: with `"refused"` a call that fails raises what it raised.
+        - `timeout`: seconds that an async call may take. Then it is cancelled and `TimeoutError`
+          raised: a failure.
+        - `max_concurrent`: how many calls may be under way at once through this guard. More are
+          refused at once, and the breaker does not hear of it.
+
+        In a block, `with guard as call:`, `call.failure()` tells of a failure that raises nothing.
         """
         return Guard(
             name=self.name,

@@ -56,9 +56,9 @@ class Registry:
             name_of("name", name)
             self._check_unused(name)
         old = self.groups.get(name, Group(name=name, codes=DEFAULT_CODES))
-        self.groups[name] = replace(
-            old, codes=merged_codes(old.codes, codes), checks=old.checks | members
-        )
+        group = replace(old, codes=merged_codes(old.codes, codes), checks=old.checks | members)
+        # Other threads may be looking at those there are.
+        self.groups = {**self.groups, name: group}
 
     def _check_unused(self, name: str) -> None:
         if name in BUILTIN_GROUPS:

@@ -20,11 +20,11 @@ class Steps:
         self.longest = 0.0
 
 
-async def stepwise(awaitable: Awaitable[Any], steps: Steps) -> Any:
-    """Await `awaitable`, noting in `steps` how long its longest step was."""
+def stepwise(awaitable: Awaitable[Any], steps: Steps) -> Awaitable[Any]:
+    """Return `awaitable` as one that notes in `steps` how long its longest step was."""
     if inspect.iscoroutine(awaitable):
-        return await _drive(awaitable, steps)
-    return await awaitable  # a future or the like: it has no steps of its own
+        return _drive(awaitable, steps)
+    return awaitable  # a future or the like: it has no steps of its own
 
 
 @types.coroutine

@@ -16,6 +16,7 @@ import socket
 import stat
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -264,7 +265,7 @@ class SideServer:
         if response is None:
             # An authorizer of the user's own may hang.
             async with asyncio.timeout(endpoint.health.deadline + _SEND_SECONDS):
-                caller = caller_of_scope(scope)
+                caller = partial(caller_of_scope, scope)
                 response = await endpoint.answer(Request(*words), caller, aside=True)
         return response
 

@@ -107,10 +107,10 @@ def test_an_import_starts_no_thread_and_loads_no_driver(statement: str, allowed:
 
 def test_every_probe_has_its_row_on_the_page_of_all_probes() -> None:
     page = ROOT.parent.joinpath("docs", "reference", "probes.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    rows = re.findall(r"^\| `(\w+)`(?: of `(healthmw[\w.]+)`)? \|", page, flags=re.MULTILINE)
     django = importlib.import_module("healthmw.django.probes")
-    there = {*probes.__all__} - {"beat", "probe_from_dsn"}
-    there |= {f"healthmw.django.probes.{name}" for name in django.__all__}
+    there = {(name, "") for name in {*probes.__all__} - {"beat", "probe_from_dsn"}}
+    there |= {(name, "healthmw.django.probes") for name in django.__all__}
     assert sorted(rows) == sorted(there)
     for scheme in re.findall(r"`([a-z+]+)://", inspect.getdoc(probes.probe_from_dsn) or ""):
         assert f"`{scheme.partition('+')[0]}" in page

@@ -36,6 +36,14 @@ def test_compatibility_lists_each_extra_and_what_it_installs() -> None:
     assert set(rows) <= set(page("compatibility.md").splitlines())
 
 
+def test_compatibility_says_what_is_installed_without_an_extra() -> None:
+    project = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["project"]
+    (needed,) = project["dependencies"]
+    assert f"`pip install healthmw` brings {needed.replace('>=', ' ')} or newer" in page(
+        "compatibility.md"
+    )
+
+
 def test_the_extra_all_is_all_of_them() -> None:
     found = extras()
     every = found.pop("all")
@@ -43,8 +51,8 @@ def test_the_extra_all_is_all_of_them() -> None:
 
 
 def test_settings_list_the_variables_that_name_a_release() -> None:
-    (row,) = (row for row in page("settings.md").splitlines() if row.startswith("| `RELEASE`"))
-    assert tuple(re.findall(r"`([A-Z_]+)`", row)) == VARIABLES
+    _, _, told = page("settings.md").partition("The release is the first of these")
+    assert tuple(re.findall(r"`([A-Z_]+)`", told.partition("\n\n")[0])) == VARIABLES
 
 
 def test_settings_list_the_options_that_a_health_takes() -> None:

@@ -21,13 +21,14 @@ def sync_engine(
     """
     try:
         from sqlalchemy import Engine
-        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        if isinstance(engine, Engine):
+            return engine, False
+        from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet, which not everyone has
     except ImportError as exc:
         raise MissingExtraError(who, extra="sqlalchemy") from exc
     if isinstance(engine, AsyncEngine):
         return engine.sync_engine, True
-    if isinstance(engine, Engine):
-        return engine, False
     raise TypeError(f"engine must be {takes}, not {type(engine).__name__}")
 
 

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -62,6 +64,32 @@ def engine(request: pytest.FixtureRequest, database: Path, run: Runner) -> Itera
         )
         yield engine
         run.run(engine.dispose())
+
+
+# SQLAlchemy 2.1 does not bring greenlet, and its module of async engines can't be imported without.
+WITHOUT_GREENLET = """
+import sys
+sys.modules["greenlet"] = None
+import sqlalchemy
+from healthmw import Health
+from healthmw.probes import SQLAlchemyPoolProbe, SQLAlchemyProbe
+engine = sqlalchemy.create_engine("sqlite:///app.db")
+health = Health()
+health.add("database", SQLAlchemyProbe(engine))
+health.add("pool", SQLAlchemyPoolProbe(engine))
+print(health.run_sync().status)
+"""
+
+
+def test_a_sync_engine_needs_no_greenlet(database: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GREENLET],
+        cwd=database.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout == "okay\n", run.stderr
 
 
 NUMBERS = {"pool_size": 1, "pool_in_use": 0, "pool_overflow": 0, "pool_limit": 2}
