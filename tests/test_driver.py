@@ -269,7 +269,7 @@ def test_a_timeout_must_be_a_time(timeout: float) -> None:
 
 @pytest.mark.parametrize("timeout", ["2", True, None])
 def test_a_timeout_must_be_a_number(timeout: Any) -> None:
-    with pytest.raises(ValueError, match=r"^timeout=.* must be a number of seconds, not "):
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, not "):
         check_timeout(timeout)
 
 
