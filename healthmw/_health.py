@@ -226,7 +226,7 @@ class Health:
     @property
     def checks(self) -> Mapping[str, Check]:
         """The checks by name, in the order of registration."""
-        return {name: runner.check for name, runner in list(self._runners.items())}
+        return {name: runner.check for name, runner in self._runners.items()}
 
     def check(self, name: str) -> Check:
         """Return the check `name`. Raises `ValueError` when there is none."""

@@ -84,7 +84,7 @@ class Registry:
         """Return the runners of `group`, or the one of the check of that name."""
         defined = self.groups.get(group)
         if defined is not None:
-            return [r for r in list(self.runners.values()) if defined.has(r.check)]
+            return [r for r in self.runners.values() if defined.has(r.check)]
         if group in self.runners:
             return [self.runners[group]]
         known = ", ".join([*self.groups, *self.runners])
