@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from healthmw._options import number
 from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
 
@@ -64,12 +65,12 @@ def below(degraded_below: float | None, failed_below: float | None) -> Bounds:
 
 
 def _check(option: str, value: float | None) -> None:
-    if value is not None and not 0 <= value < math.inf:
+    if value is not None and not 0 <= number(option, value) < math.inf:
         raise ValueError(f"{option} must be a number of 0 or more, or None, not {value!r}")
 
 
 def not_negative(**options: float | None) -> None:
     """Raise `ValueError` for an option below 0."""
     for option, value in options.items():
-        if value is not None and value < 0:
+        if value is not None and number(option, value) < 0:
             raise ValueError(f"{option} must not be negative, not {value!r}")

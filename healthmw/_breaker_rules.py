@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
+from healthmw._options import count, number, seconds
 from healthmw._window import CallWindow, TimeWindow
 
 if TYPE_CHECKING:
@@ -153,51 +154,42 @@ def _refuse_without_window(**options: float | None) -> None:
             raise ValueError(f"{name} needs a window: give window_calls or window_seconds too")
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    """Tell whether `value` is a finite number. True is none, and neither is NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
+def _share(option: str, value: object) -> None:
+    share = number(option, value)
+    if not 0 < share <= 1:
+        raise ValueError(f"{option}={share!r} must be a fraction above 0 and at most 1")
 
 
-def _is_count(value: object) -> bool:
-    return _is_number(value) and isinstance(value, int) and value >= 1
+def _fraction(option: str, value: object) -> None:
+    fraction = number(option, value)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"{option}={fraction!r} must be a fraction from 0 to 1")
 
 
-def _is_duration(value: object) -> bool:
-    return _is_number(value) and value > 0
+def _factor(option: str, value: object) -> None:
+    factor = number(option, value)
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"{option}={factor!r} must be a finite factor of 1 or more")
 
 
-def _is_share(value: object) -> bool:
-    return _is_number(value) and 0 < value <= 1
-
-
-_COUNT = (_is_count, "a whole number of 1 or more")
-_DURATION = (_is_duration, "a number of seconds above 0")
-_SHARE = (_is_share, "a fraction above 0 and at most 1")
-
-_ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
-    "consecutive_failures": _COUNT,
-    "window_calls": _COUNT,
-    "window_seconds": _DURATION,
-    "minimum_calls": _COUNT,
-    "failure_rate": _SHARE,
-    "slow_call_duration": _DURATION,
-    "slow_call_rate": _SHARE,
-    "half_open_calls": _COUNT,
-    "half_open_max_wait": _DURATION,
-    "open_for": _DURATION,
-    "open_for_max": _DURATION,
-    "backoff": (lambda value: _is_number(value) and value >= 1, "a factor of 1 or more"),
-    "jitter": (lambda value: _is_number(value) and 0 <= value <= 1, "a fraction from 0 to 1"),
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "consecutive_failures": count,
+    "window_calls": count,
+    "window_seconds": seconds,
+    "minimum_calls": count,
+    "failure_rate": _share,
+    "slow_call_duration": seconds,
+    "slow_call_rate": _share,
+    "half_open_calls": count,
+    "half_open_max_wait": seconds,
+    "open_for": seconds,
+    "open_for_max": seconds,
+    "backoff": _factor,
+    "jitter": _fraction,
 }
 
 
 def _check_values(options: dict[str, float | None], *, optional: bool) -> None:
     for name, value in options.items():
-        allowed, wanted = _ALLOWED[name]
-        if not (allowed(value) or (optional and value is None)):
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        if value is not None or not optional:
+            _CHECKS[name](name, value)

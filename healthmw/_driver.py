@@ -16,6 +16,7 @@ from weakref import WeakSet
 import anyio
 from anyio.lowlevel import current_token
 
+from healthmw._options import seconds
 from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
 
@@ -229,9 +230,7 @@ def why(exc: BaseException) -> str:
 
 def check_timeout(timeout: float) -> float:
     """Return `timeout`, a probe's own bound in seconds, or raise `ValueError`."""
-    if not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    return timeout
+    return seconds("timeout", timeout)
 
 
 def names(option: str, given: str | Iterable[str]) -> tuple[str, ...]:

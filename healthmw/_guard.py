@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -16,6 +15,7 @@ from healthmw._guard_wrappers import (
     wrap_function,
     wrap_generator_function,
 )
+from healthmw._options import count, seconds
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -153,19 +153,15 @@ class Guard(Generic[W_co]):
             raise ValueError(f"fallback_on must be 'failure' or 'refused', not {fallback_on!r}")
         if fallback_on == "refused" and fallback is MISSING:
             raise ValueError("fallback_on='refused' needs a fallback")
-        if timeout is not None and not _is_duration(timeout):
-            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-        if max_concurrent is not None and not _is_count(max_concurrent):
-            raise ValueError(
-                f"max_concurrent must be a whole number of 1 or more, not {max_concurrent!r}"
-            )
-        self._timeout = timeout
+        self._timeout = None if timeout is None else seconds("timeout", timeout)
         self._gate = Gate(
             name=name,
             breaker=breaker,
             fallback=fallback,
             answers_failures=fallback_on == "failure",
-            max_concurrent=max_concurrent,
+            max_concurrent=(
+                None if max_concurrent is None else count("max_concurrent", max_concurrent)
+            ),
             trial=trial,
         )
         self._blocks: dict[_Block, None] = {}  # those being run; the newest is the last
@@ -286,11 +282,3 @@ class Guard(Generic[W_co]):
             innermost = innermost.outer
         _innermost.set(innermost)
         return block
-
-
-def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

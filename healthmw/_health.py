@@ -302,7 +302,8 @@ class Health:
         if not begun.runs:
             return self._conclude(group, begun, only)
         crowd = Crowd(begun, here)
-        if only is None:
+        tried = any(self._runners[name].check.refusing for name in begun.runs)
+        if only is None and not tried:  # for a breaker's trial nobody else is to wait
             self._crowds[group] = crowd
         try:
             await crowd.lead(deadline)

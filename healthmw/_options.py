@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -41,9 +42,20 @@ def names(option: str, values: object) -> frozenset[str]:
     return frozenset(found)
 
 
+def number(option: str, value: object, wanted: str = "a number") -> float:
+    """Return `value` if it is a number; infinity for an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongTypeError(f"{option} must be {wanted}, not {type(value).__name__}")
+    try:
+        float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return value
+
+
 def seconds(option: str, value: object, *, zero: bool = False) -> float:
     """Return `value` if it is a finite number of seconds above 0 (or, with `zero`, not below)."""
-    value = _number(option, value, "a number of seconds")
+    value = number(option, value, "a number of seconds")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         least = "0 or more" if zero else "above 0"
         raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
@@ -52,7 +64,7 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
 
 def rate(option: str, value: object) -> float:
     """Return `value` if it is a finite number above 0."""
-    value = _number(option, value, "a number")
+    value = number(option, value)
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{option}={value!r} must be a finite number above 0")
     return float(value)
@@ -62,8 +74,11 @@ def count(option: str, value: object) -> int:
     """Return `value` if it is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise WrongTypeError(f"{option} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{option}={value!r} must be 1 or more")
+    size = number(option, value)
+    if size < 1:
+        raise ValueError(f"{option}={size!r} must be 1 or more")
+    if size > sys.maxsize:
+        raise ValueError(f"{option}={size!r} must be less than {sys.maxsize + 1}")
     return value
 
 
@@ -85,14 +100,3 @@ def check_function(option: str, value: object) -> None:
     """Raise `WrongTypeError` unless `value` can be called."""
     if not callable(value):
         raise WrongTypeError(f"{option} must be a function, not {type(value).__name__}")
-
-
-def _number(option: str, value: object, wanted: str) -> float:
-    """Return `value` if it is a number, and infinity for an integer that no float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WrongTypeError(f"{option} must be {wanted}, not {type(value).__name__}")
-    try:
-        float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    return value

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from healthmw._model import Measurement
+from healthmw._options import seconds
 from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
 
@@ -59,9 +60,8 @@ class Wishes:
     max_replica_lag: float | None = None  # seconds
 
     def __post_init__(self) -> None:
-        lag = self.max_replica_lag
-        if lag is not None and not 0 < lag < float("inf"):
-            raise ValueError(f"max_replica_lag must be a number of seconds above 0, not {lag!r}")
+        if self.max_replica_lag is not None:
+            seconds("max_replica_lag", self.max_replica_lag)
 
     def __bool__(self) -> bool:
         return self.writable or self.max_replica_lag is not None

@@ -294,6 +294,29 @@ async def test_nobody_waits_for_a_trial_that_is_under_way(is_async: bool) -> Non
     await health.aclose()
 
 
+@anyio_too
+@both_kinds
+async def test_nor_for_one_that_another_reader_has_set_off(is_async: bool) -> None:
+    clock = ManualClock()
+    probe = ScriptedProbe(GONE, is_async=is_async)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=3600, open_for_max=3600)
+    health = Health(max_age=0, clock=clock)
+    health.add("payments", probe, breaker=breaker, timeout=PATIENCE)
+    await soon(health.run())
+    probe.hang()
+    clock.advance(3600)
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: probe.running == 1)
+        for _ in range(3):
+            result = (await soon(health.run())).results["payments"]
+            assert result.reason is Reason.CIRCUIT_OPEN
+            assert probe.running == 1
+        probe.release()
+    assert probe.calls == 2
+    await health.aclose()
+
+
 def test_the_apps_own_failing_calls_set_off_trials_too() -> None:
     probe = ScriptedProbe()
     breaker = CircuitBreaker(consecutive_failures=2, open_for=0.02)

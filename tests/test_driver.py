@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import anyio
 import pytest
@@ -262,7 +263,13 @@ def test_why_finds_the_first_cause() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
 def test_a_timeout_must_be_a_time(timeout: float) -> None:
-    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
+    with pytest.raises(ValueError, match=r"^timeout=.* must be a finite number of seconds"):
+        check_timeout(timeout)
+
+
+@pytest.mark.parametrize("timeout", ["2", True, None])
+def test_a_timeout_must_be_a_number(timeout: Any) -> None:
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, not "):
         check_timeout(timeout)
 
 

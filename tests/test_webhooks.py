@@ -354,7 +354,7 @@ def test_opsgenie_has_one_alert_and_its_end(
         (lambda: Webhook("db:5432", service="shop"), "url must be"),
         (lambda: Webhook("ftp://host/x", service="shop"), "url must be"),
         (lambda: Webhook("http://host", service=""), "service must name"),
-        (lambda: Webhook("http://host", service="shop", timeout=0), "timeout must be more"),
+        (lambda: Webhook("http://host", service="shop", timeout=0), "timeout=0 must be"),
         (lambda: Webhook("http://host", service="shop", secret="cAnArY!"), "secret must be base64"),
         (lambda: Webhook("http://host", service="shop", secret=""), "secret must be base64"),
         (lambda: PagerDutyWebhook("", service="shop"), "routing_key must not be empty"),

@@ -14,6 +14,7 @@ import anyio
 
 from healthmw._bounds import above
 from healthmw._driver import PerLoop, call_soon_threadsafe
+from healthmw._options import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,10 +63,8 @@ class EventLoopProbe:
         failed_above: float | None = None,
         window: float = 60.0,
     ) -> None:
-        if not 0 < window < float("inf"):
-            raise ValueError(f"window must be a number of seconds above 0, not {window!r}")
         self._bounds = above(degraded_above, failed_above)
-        self._window = window
+        self._window = seconds("window", window)
         self._watches = PerLoop(_Watch, _Watch.aclose)
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from healthmw._bounds import above
+from healthmw._options import seconds
 from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class HeartbeatProbe:
         *,
         degraded_above: float | None = None,
     ) -> None:
-        if not 0 < max_age < float("inf"):
-            raise ValueError(f"max_age must be a number of seconds above 0, not {max_age!r}")
+        seconds("max_age", max_age)
         if degraded_above is not None and degraded_above > max_age:
             raise ValueError(f"degraded_above={degraded_above} is more than max_age={max_age}")
         self._path = Path(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from healthmw._model import Status
+from healthmw._options import seconds
 from healthmw._quiet import unlogged
 from healthmw._view import printable
 from healthmw.exceptions import HealthError, MissingExtraError
@@ -60,13 +61,11 @@ class Notifier(ABC):
             raise ValueError("url must be an http:// or https:// URL with a host")
         if not service:
             raise ValueError("service must name the app, as people will read it")
-        if timeout <= 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
         self._url = url
         self._host = parts.hostname
         self._service = service
         self._worst_well = Status.OKAY if degraded else Status.DEGRADED
-        self._timeout = timeout
+        self._timeout = seconds("timeout", timeout)
         self._problems: dict[str, bool] = {}
         """The checks with a problem that is not over, and whether its notice has arrived."""
 

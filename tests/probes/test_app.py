@@ -239,7 +239,7 @@ def test_a_loop_that_ends_without_a_word_ends_it_too() -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: EventLoopProbe(window=0), "window must be"),
+        (lambda: EventLoopProbe(window=0), "window=0 must be"),
         (lambda: EventLoopProbe(degraded_above=2, failed_above=1), "degraded_above=2 is more"),
     ],
 )

@@ -150,7 +150,7 @@ ON_RABBITMQ = RabbitmqBroker()
     ("make", "complaint"),
     [
         (lambda: AMQPProbe("http://host"), "target must be a URL like amqp://"),
-        (lambda: AMQPProbe("amqp://host", timeout=0), "timeout must be"),
+        (lambda: AMQPProbe("amqp://host", timeout=0), "timeout=.* must be"),
         (lambda: AMQPProbe("amqp://host", queue=""), "queue must be a queue's name"),
         (lambda: AMQPProbe("amqp://host", max_depth=1), "name it by queue="),
         (lambda: AMQPProbe("amqp://host", queue="q", max_depth=-1), "max_depth must not"),

@@ -358,7 +358,7 @@ def test_a_heartbeat(tmp_path: Path) -> None:
         (lambda: MemoryProbe(failed_above=0.5), "degraded_above=0.9 is more than failed_above"),
         (lambda: FileDescriptorProbe(failed_above=-1), "failed_above must be a number"),
         (lambda: LoadProbe(throttled_above=-1), "throttled_above must be a number"),
-        (lambda: HeartbeatProbe("x", 0), "max_age must be a number of seconds above 0"),
+        (lambda: HeartbeatProbe("x", 0), "max_age=0 must be a finite number of seconds, above 0"),
         (lambda: HeartbeatProbe("x", 5, degraded_above=6), "degraded_above=6 is more than max_age"),
         (lambda: HeartbeatProbe("x", 5, degraded_above=-6), "degraded_above must be a number"),
     ],
