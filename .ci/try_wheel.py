@@ -23,9 +23,10 @@ MOST = 600_000
 """How large the wheel may be, in bytes: more is an accident."""
 IN_SDIST = [
     "healthmw/py.typed", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md",
-    "CONTRIBUTING.md", "SECURITY.md", "Makefile", "constraints.txt", ".importlinter",
-    ".ci/try_wheel.py", "changelog.d/README.md", "tests/test_docs.py", "typing_tests/guard.py",
-    "docs/index.md", "examples/README.md", "benchmarks/page.py",
+    "CONTRIBUTING.md",
+    "SECURITY.md", "Makefile", "constraints.txt", ".importlinter", ".ci/try_wheel.py",
+    "changelog.d/README.md", "tests/test_docs.py", "typing_tests/guard.py", "docs/index.md",
+    "examples/README.md", "benchmarks/page.py",
 ]  # fmt: skip
 """What README links to, and what `make check test` needs, each with one of its files."""
 NOT_FOR_USERS = {"tests", "docs", "examples", "benchmarks", ".ci", "changelog.d"}

@@ -61,11 +61,16 @@ class Background:
         return PORTAL.loop()
 
     @property
+    def running(self) -> bool:
+        """Whether `start()` was called, and `stop()` not since."""
+        return self._home is not None
+
+    @property
     def home(self) -> Loop | None:
         """The app's loop, where `start()` was called on one."""
         return None if self._borrowed else self._home
 
-    def start(self, runners: Sequence[Runner], *, aside: bool = False) -> None:
+    def start(self, runners: Sequence[Runner], *, aside: bool) -> None:
         """Refresh from now on those checks of `runners` that have an interval.
 
         They run on the loop of this thread, unless the caller is `aside`: then that is not the

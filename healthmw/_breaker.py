@@ -7,13 +7,14 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from healthmw._breaker_events import Events
-from healthmw._breaker_judge import Judge, check_function
+from healthmw._breaker_judge import Judge
 from healthmw._breaker_phase import Phase, Tally
 from healthmw._breaker_rules import read_rules
 from healthmw._breaker_state import BreakerEvent, BreakerSnapshot, BreakerState, Outcome
 from healthmw._fork import in_child
 from healthmw._jitter import draw as draw_jitter
 from healthmw._native import RLock
+from healthmw._options import check_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ class CircuitBreaker:
     A predicate that raises is logged, and the call is a failure. Cancellation is never recorded.
 
     `clock` returns monotonic seconds, `random` a number from 0 up to 1. Wrong options raise
-    `ValueError` or `TypeError`. Usable from all threads and event loops at once; nothing blocks.
+    `ValueError`. Usable from all threads and event loops at once; nothing blocks.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker_state import Outcome
+from healthmw._options import WrongTypeError, check_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ class Judge:
         self.reads_results = is_failure_result is not None
         for given in self._ignore:
             if not _is_exception_class(given):
-                raise TypeError(
+                raise WrongTypeError(
                     f"ignore must be an exception class or a tuple of them, not {given!r}"
                 )
         if is_failure is not None:
@@ -57,12 +58,6 @@ class Judge:
         if self._is_failure is None or _ask(self._is_failure, exception):
             return Outcome.FAILURE
         return Outcome.IGNORED
-
-
-def check_function(option: str, function: object) -> None:
-    """Raise `TypeError` unless `function` can be called."""
-    if not callable(function):
-        raise TypeError(f"{option} must be a function, not {type(function).__name__}")
 
 
 def _is_exception_class(given: object) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from healthmw._breaker import CircuitBreaker
@@ -12,15 +10,14 @@ from healthmw._breaker_state import BreakerState
 from healthmw._guard import Fallback, Guard
 from healthmw._guard_gate import MISSING, Missing
 from healthmw._model import Reason, Result, Status
+from healthmw._options import WrongTypeError, count, flag, name_of, names, rate, seconds, text
 from healthmw._probe import Probe, check_probe, is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Literal
 
 F = TypeVar("F")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 BUILTIN_GROUPS = ("ready", "live", "startup", "release")
 
@@ -110,14 +107,12 @@ class Check:
         self.success_threshold: int = count("success_threshold", success_threshold)
         self.groups: frozenset[str] = names("groups", groups)
         if breaker is not None and not isinstance(breaker, CircuitBreaker):
-            raise TypeError(f"breaker must be a CircuitBreaker, not {type(breaker).__name__}")
+            raise WrongTypeError(f"breaker must be a CircuitBreaker, not {type(breaker).__name__}")
         self.breaker: CircuitBreaker | None = breaker
         self.passive: bool = flag("passive", passive)
         if self.passive and breaker is None:
             raise ValueError("passive=True needs breaker=: it is what hears the app's own calls")
-        if not isinstance(description, str):
-            raise TypeError(f"description must be a str, not {type(description).__name__}")
-        self.description: str = description
+        self.description: str = text("description", description)
         self.forget()
 
     def forget(self) -> None:
@@ -234,75 +229,3 @@ class Check:
 
 
 _REFUSING = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.FORCED_OPEN})
-
-
-def name_of(option: str, value: object) -> str:
-    """Return `value` if it can name a check or group (it becomes part of a path)."""
-    if not isinstance(value, str):
-        raise TypeError(f"{option} must be a str, not {type(value).__name__}")
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            f"{option}={value!r} can't be part of a path: use up to 64 letters, digits, "
-            "'-', '_' and '.', beginning with a letter or digit"
-        )
-    return value
-
-
-def names(option: str, values: object) -> frozenset[str]:
-    """Return `values` as a set, if it is a collection of names."""
-    if isinstance(values, str):
-        raise TypeError(f"{option} must be a collection of names: write {option}=[{values!r}]")
-    if not isinstance(values, Iterable):
-        raise TypeError(f"{option} must be a collection of names, not {type(values).__name__}")
-    found: set[str] = set()
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{option} must be a collection of names, and {value!r} is none")
-        found.add(value)
-    return frozenset(found)
-
-
-def seconds(option: str, value: object, *, zero: bool = False) -> float:
-    """Return `value` if it is a finite number of seconds above 0 (or, with `zero`, not below)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
-    value = _bounded(value)
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        least = "0 or more" if zero else "above 0"
-        raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
-    return float(value)
-
-
-def _bounded(value: float) -> float:
-    """Return `value`, or infinity for an integer that no float can hold."""
-    try:
-        float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    return value
-
-
-def rate(option: str, value: object) -> float:
-    """Return `value` if it is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{option} must be a number, not {type(value).__name__}")
-    value = _bounded(value)
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{option}={value!r} must be a finite number above 0")
-    return float(value)
-
-
-def count(option: str, value: object) -> int:
-    """Return `value` if it is a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{option}={value!r} must be 1 or more")
-    return value
-
-
-def flag(option: str, value: object) -> bool:
-    """Return `value` if it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{option} must be True or False, not {type(value).__name__}")
-    return value

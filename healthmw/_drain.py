@@ -17,8 +17,8 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from healthmw._check import seconds
 from healthmw._native import get_ident, in_main_thread, new_queue, start_real_thread
+from healthmw._options import seconds
 from healthmw._timings import warn_of_platform
 
 if TYPE_CHECKING:

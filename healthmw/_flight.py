@@ -36,7 +36,7 @@ class Flight:
 
     def __init__(self, expires: float, on_expiry: Callable[[Self], None]) -> None:
         self._lock = Lock()
-        self._waiting: set[Callable[[], None]] = set()
+        self._waiting: list[Callable[[], None]] = []
         self.claimed = False
         self.on_expiry = on_expiry
         self.expires = expires
@@ -54,7 +54,7 @@ class Flight:
         """Wake all who wait."""
         with self._lock:
             self.result = result
-            waiting, self._waiting = self._waiting, set()
+            waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
 
@@ -63,13 +63,14 @@ class Flight:
         with self._lock:
             if self.result is not None:
                 return False
-            self._waiting.add(wake)
+            self._waiting.append(wake)
             return True
 
     def leave(self, wake: Callable[[], None]) -> None:
         """Wait no longer."""
         with self._lock:
-            self._waiting.discard(wake)
+            if wake in self._waiting:
+                self._waiting.remove(wake)
 
 
 class _LastOf:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from healthmw._options import WrongTypeError
 from healthmw._scrub import scrub_exception
 from healthmw._throttle import Throttle
 from healthmw._view import Level
@@ -147,14 +148,14 @@ def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[A
         return (authorize,)
     several: object = authorize
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
-        raise TypeError(
+        raise WrongTypeError(
             f"authorize must be a function, or several, not {type(several).__name__}; "
             "for a token write authorize=Token(...)"
         )
     found = tuple(authorize)
     for one in found:
         if not callable(one):
-            raise TypeError(f"authorize must hold functions, not {type(one).__name__}")
+            raise WrongTypeError(f"authorize must hold functions, not {type(one).__name__}")
     if not found:
         raise ValueError("authorize is empty: leave it out to authorise nobody")
     return found

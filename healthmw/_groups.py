@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from healthmw._model import Status
+from healthmw._options import WrongTypeError
 
 if TYPE_CHECKING:
     from healthmw._check import Check
@@ -52,7 +53,7 @@ def merged_codes(
     something failed (body and code would disagree), and for a code that can't have a body.
     """
     if not isinstance(changes, Mapping | None):
-        raise TypeError(f"codes must map statuses to HTTP status codes, not {changes!r}")
+        raise WrongTypeError(f"codes must map statuses to HTTP status codes, not {changes!r}")
     codes = dict(base)
     for key, code in (changes or {}).items():
         try:
@@ -61,7 +62,7 @@ def merged_codes(
             known = ", ".join(repr(str(s)) for s in Status)
             raise ValueError(f"codes: {key!r} is no status; there are {known}") from None
         if isinstance(code, bool) or not isinstance(code, int):
-            raise TypeError(f"codes[{status}] must be an HTTP status code, not {code!r}")
+            raise WrongTypeError(f"codes[{status}] must be an HTTP status code, not {code!r}")
         if code in _WITHOUT_BODY:
             raise ValueError(f"codes[{status}]={code}: that answer has no body, and ours says OKAY")
         passes, fails = 200 <= code < 300, 400 <= code < 600

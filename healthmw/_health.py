@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from healthmw import _native
 from healthmw._background import Background
-from healthmw._breaker_judge import check_function
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
-from healthmw._check import Check, seconds
-from healthmw._flight import wait_for, wait_for_sync
+from healthmw._check import Check
+from healthmw._crowd import Begun, Crowd
+from healthmw._flight import wait_for_sync
 from healthmw._fork import each, in_child, notice
 from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
@@ -27,6 +27,7 @@ from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import Loop, current_loop
 from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
+from healthmw._options import check_function, name_of, seconds
 from healthmw._portal import PORTAL
 from healthmw._registry import Registry
 from healthmw._release import release_id
@@ -56,22 +57,6 @@ class _Held(NamedTuple):
 
     report: Report
     until: float
-
-
-class _Begun(NamedTuple):
-    """What a reader has before it waits: results that stand, and runs under way."""
-
-    results: dict[str, Result]
-    runs: dict[str, Run]
-
-    def is_in(self, report: Report) -> bool:
-        """Tell whether these very runs, and nothing else, have led to `report`."""
-        found = report.results
-        return (
-            not self.results
-            and len(self.runs) == len(found)
-            and all(found.get(name, run) is run.result for name, run in self.runs.items())
-        )
 
 
 class Health:
@@ -131,6 +116,7 @@ class Health:
             server._after_fork()  # noqa: SLF001 - the same house
         self._lock = RLock()
         self._held: dict[str, _Held] = {}
+        self._crowds: dict[str, Crowd] = {}
         self._latched.clear()
         self._entered = 0
         self._background = Background(random=self._random)
@@ -178,7 +164,7 @@ class Health:
         - `breaker`: a `CircuitBreaker`, fed by this probe and by guarded calls.
         - `passive`: let successful guarded calls count as evidence in place of runs of the probe.
 
-        Raises `ValueError` or `TypeError` for options that make no sense, naming the option.
+        Raises `ValueError` for options that make no sense, naming the option.
         """
         check = Check(
             name,
@@ -203,12 +189,17 @@ class Health:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
                 breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
             self._recorders[name] = Recorder()
-            self._runners[name] = Runner(check, self.clock, self._on_result)
+            runner = Runner(check, self.clock, self._on_result)
+            # Anew each time: other threads may be looking at those there are.
+            self._runners = self._registry.runners = {**self._runners, name: runner}
             self._changed()
+        if interval is not None and self._background.running:
+            self.start()
         return check
 
     def probe(self, name: str, **policy: Any) -> Callable[[_P], _P]:
         """Register the decorated callable as `add()` does, and return it unchanged."""
+        name_of("name", name)  # here: without it, `@health.probe` would register nothing
 
         def register(probe: _P) -> _P:
             self.add(name, probe, **policy)
@@ -280,29 +271,47 @@ class Health:
         no other check of the group is run or counts. Raises `ValueError` when nothing has that
         name, and for an `only` that is empty or names what is not in the group.
         """
-        loop = current_loop()
-        return await self._run(group, lambda: loop or PORTAL.loop(), fresh=fresh, only=only)
+        here = current_loop()
+        return await self._run(group, here, lambda: here or PORTAL.loop(), fresh=fresh, only=only)
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
         self._start(aside=True)
-        return await self._run(group, self._background.loop, fresh=fresh, only=only)
+        home = self._background.loop
+        return await self._run(group, current_loop(), home, fresh=fresh, only=only)
 
     async def _run(
         self,
         group: str,
+        here: Loop | None,
         loop: Callable[[], Loop],
         *,
         fresh: bool,
         only: Collection[str] | None,
     ) -> Report:
+        """Return the report to a reader on the loop `here`; what has to run does so on `loop`."""
         held = self._served(group, fresh=fresh, only=only)
         if held is not None:
             return held
+        deadline = time.monotonic() + self.deadline
+        crowd = self._crowds.get(group) if only is None else None
+        if crowd is not None and crowd.has_room(here):
+            await crowd.follow(deadline)
+            return crowd.report or self._conclude(group, crowd.begun, only)
         begun = self._begin(group, loop, fresh=fresh, only=only)
-        if begun.runs:
-            await wait_for(list(begun.runs.values()), time.monotonic() + self.deadline)
-        return self._conclude(group, begun, only)
+        if not begun.runs:
+            return self._conclude(group, begun, only)
+        crowd = Crowd(begun, here)
+        if only is None:
+            self._crowds[group] = crowd
+        try:
+            await crowd.lead(deadline)
+        finally:
+            self._crowds.pop(group, None)
+        report = self._conclude(group, begun, only)
+        if begun.complete:
+            crowd.report = report
+        return report
 
     def run_sync(
         self, group: str = "ready", *, fresh: bool = False, only: Collection[str] | None = None
@@ -326,7 +335,10 @@ class Health:
     def peek(self, group: str) -> Report | None:
         """Return the report of `group` if it can be served from memory."""
         held = self._held.get(group)
-        return held.report if held is not None and self.clock() < held.until else None
+        if held is None:
+            return None
+        report, until = held
+        return report if self.clock() < until else None
 
     def last(self, group: str = "ready") -> Report:
         """Return the report of `group` from what is known, however old: nothing is run.
@@ -348,8 +360,8 @@ class Health:
         *,
         fresh: bool,
         only: Collection[str] | None,
-    ) -> _Begun:
-        begun = _Begun({}, {})
+    ) -> Begun:
+        begun = Begun({}, {})
         for runner in self._registry.chosen(group, only):
             name = runner.check.name
             seen = runner.check.latest
@@ -363,7 +375,7 @@ class Health:
                 begun.results[name] = started
         return begun
 
-    def _conclude(self, group: str, begun: _Begun, only: Collection[str] | None) -> Report:
+    def _conclude(self, group: str, begun: Begun, only: Collection[str] | None) -> Report:
         now = time.monotonic()
         # Under the lock from reading to keeping: `_changed()` comes before or after, never between.
         with self._lock:
@@ -387,7 +399,7 @@ class Health:
             self._held[group] = held
         return held.report
 
-    def _outcome(self, runner: Runner, begun: _Begun, now: float) -> tuple[Result, float]:
+    def _outcome(self, runner: Runner, begun: Begun, now: float) -> tuple[Result, float]:
         """Return the result of one check, and until when it may be held."""
         check = runner.check
         run = begun.runs.get(check.name)
@@ -407,8 +419,10 @@ class Health:
                 measurements=NOTHING_MEASURED,
             )
             return late, -math.inf
-        known = runner.known() if run.result is check.latest else None
-        return run.result, known[1] if known is not None else -math.inf
+        known = runner.known()
+        if known is None or known[0] is not run.result:
+            return run.result, -math.inf  # a newer one is in, or this one has opened the breaker
+        return known
 
     def _report(self, group: str, results: dict[str, Result]) -> Report:
         status, reason, codes = self._registry.verdict(group, results)
@@ -445,9 +459,10 @@ class Health:
         return self._draining
 
     def _changed(self) -> None:
-        """Forget every report that may have changed."""
+        """Forget every report that may have changed, and let nobody join who waits for one."""
         with self._lock:
             self._held = dict(self._latched)
+            self._crowds = {}
 
     def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
         self._recorders[check.name].result(old, new, self.clock())
@@ -516,8 +531,7 @@ class Health:
     def start(self) -> None:
         """Start what runs in the background, on this thread's event loop if it has one.
 
-        Safe to call again; background checks that were added since are then started too. The
-        middlewares call it.
+        Safe to call again. The middlewares call it.
         """
         self._start()
 
@@ -560,8 +574,8 @@ class Health:
         or else the one on which the app is started. Whoever has no event loop calls
         `SideServer.beat()` in its main loop, more often than that.
 
-        Raises `OSError` where the address can't be had, and `ValueError` or `TypeError` for options
-        that make no sense.
+        Raises `OSError` where the address can't be had, and `ValueError` for options that make no
+        sense.
         """
         from healthmw.side import SideServer
 

@@ -11,6 +11,7 @@ from healthmw._answers import answer
 from healthmw._facts import view
 from healthmw._gate import Gate, Standing
 from healthmw._negotiate import Format, Wishes, wishes_of
+from healthmw._options import WrongTypeError, text
 from healthmw._request import as_text
 from healthmw._response import Response, plain
 from healthmw._scrub import scrub_exception
@@ -18,7 +19,7 @@ from healthmw._uwsgi import require_threads
 from healthmw._view import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from healthmw._health import Health
     from healthmw._model import Report
@@ -54,22 +55,18 @@ class _Plan(NamedTuple):
     only: frozenset[str] | None
 
 
-class _Prepared(NamedTuple):
-    """An answer that may be sent while the same report is served, and until a time."""
-
-    report: Report
-    response: Response
-    until: float
-
-
 class _Place:
-    """Where one answer is kept. It is replaced in one piece: other threads may be looking."""
+    """Where one answer is kept."""
 
     __slots__ = ("plan", "prepared")
 
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
-        self.prepared: _Prepared | None = None
+        self.prepared: tuple[Report, Response, float] | None = None
+        """A report, an answer that may be sent while that is served, and until when.
+
+        Replaced in one piece: other threads may be looking.
+        """
 
 
 class Endpoint:
@@ -91,7 +88,7 @@ class Endpoint:
         if sync:
             require_threads()
         if sync and self.gate.is_async:
-            raise TypeError("authorize must not be async: there is no event loop to wait on")
+            raise WrongTypeError("authorize must not be async: there is no event loop to wait on")
         self._lamed = False  # whether it is known that background checks can't be started
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
@@ -132,32 +129,41 @@ class Endpoint:
             return response.conditional(as_text(if_none_match))
         return response
 
-    async def answer(self, request: Request, caller: Caller, *, aside: bool = False) -> Response:
-        """Return the answer to `caller`, on an event loop.
+    async def answer(
+        self, request: Request, caller: Callable[[], Caller], *, aside: bool = False
+    ) -> Response:
+        """Return the answer to `caller`, who is only asked for where callers are judged.
 
-        That is the app's, unless `aside`: then probes run where the app's own clients live.
+        Probes run on this event loop, unless `aside`: then where the app's own clients live.
         """
         gate = self.gate
-        standing = await gate.standing_async(caller) if gate.is_async else gate.standing(caller)
-        plan = self._plan(request, standing)
-        if isinstance(plan, Response):
-            return plan
-        health, wishes = self.health, plan.wishes
+        if gate.is_async:
+            place = self._sought(request, await gate.standing_async(caller()))
+        else:
+            place = self._sought(request, self._standing(caller))
+        if isinstance(place, Response):
+            return place
+        health, plan = self.health, place.plan
+        wishes = plan.wishes
         if aside:
             report = await health._run_aside(plan.name, fresh=wishes.fresh, only=plan.only)  # noqa: SLF001 - the same house
         else:
             self._start()
             report = await health.run(plan.name, fresh=wishes.fresh, only=plan.only)
-        return self._response(request, plan, report)
+        return self._response(request, place, report)
 
-    def answer_sync(self, request: Request, caller: Caller) -> Response:
-        """Return the answer to `caller`, in a thread that has no event loop."""
-        plan = self._plan(request, self.gate.standing(caller))
-        if isinstance(plan, Response):
-            return plan
+    def answer_sync(self, request: Request, caller: Callable[[], Caller]) -> Response:
+        """Do the same in a thread that has no event loop."""
+        place = self._sought(request, self._standing(caller))
+        if isinstance(place, Response):
+            return place
+        plan = place.plan
         self._start()
         report = self.health.run_sync(plan.name, fresh=plan.wishes.fresh, only=plan.only)
-        return self._response(request, plan, report)
+        return self._response(request, place, report)
+
+    def _standing(self, caller: Callable[[], Caller]) -> Standing:
+        return Standing.ANONYMOUS if self.gate.open else self.gate.standing(caller())
 
     def _start(self) -> None:
         """Start what runs in the background; where that can't be, answer all the same."""
@@ -172,34 +178,34 @@ class Endpoint:
 
     def _current(self, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that may still be sent."""
-        prepared = place.prepared
-        if prepared is None or self.health.peek(place.plan.name) is not prepared.report:
-            return None
-        return self._fresh(prepared)
+        return self._made_of(self.health.peek(place.plan.name), place)
 
-    def _fresh(self, prepared: _Prepared) -> Response | None:
-        if prepared.until < math.inf and self.health.clock() >= prepared.until:
+    def _made_of(self, report: Report | None, place: _Place) -> Response | None:
+        """Return what is kept in `place`, if that was made of `report` and is not too old."""
+        if report is None or place.prepared is None:
             return None
-        return prepared.response
+        made_of, response, until = place.prepared
+        if made_of is not report or (until < math.inf and self.health.clock() >= until):
+            return None
+        return response
 
-    def _plan(self, request: Request, standing: Standing) -> _Plan | Response:
-        """Return what is to be run, or an answer that needs nothing to be run."""
+    def _sought(self, request: Request, standing: Standing) -> _Place | Response:
+        """Return what is to be run and shown, or an answer that needs nothing to be run."""
         if standing not in _GUESSES:
             place = self._asked[self._level(standing)].get(request[:4])
-            if place is not None:
-                response = self._current(place)
-                if response is not None:
-                    return response.conditional(as_text(request.if_none_match))
-                return place.plan  # the same words ask for the same
+            if place is not None:  # the same words ask for the same
+                return self._kept(request, place)
         plan = self._judged(request, standing)
         if isinstance(plan, Response):
             return plan.without_body() if request.method == "HEAD" else plan
-        if plan.wishes.plain:
-            place = self._place(request, plan)
-            response = self._current(place)
-            if response is not None:  # it was made for the same question in other words
-                return response.conditional(as_text(request.if_none_match))
-        return plan
+        if not plan.wishes.plain:
+            return _Place(plan)  # no two are alike
+        return self._kept(request, self._place(request, plan))
+
+    def _kept(self, request: Request, place: _Place) -> _Place | Response:
+        """Return the answer that is kept in `place`, or `place`."""
+        response = self._current(place)
+        return place if response is None else response.conditional(as_text(request.if_none_match))
 
     def _judged(self, request: Request, standing: Standing) -> _Plan | Response:
         if request.method not in _METHODS:
@@ -232,23 +238,21 @@ class Endpoint:
             return plain(404, "only= and exclude= must name checks of this group, and leave some\n")
         return _Plan(name, wishes, Level.FULL, only)
 
-    def _response(self, request: Request, plan: _Plan, report: Report) -> Response:
+    def _response(self, request: Request, place: _Place, report: Report) -> Response:
+        # Whoever has waited for the same runs has the same report.
+        response = self._made_of(report, place) or self._make(request, place, report)
+        return response.conditional(as_text(request.if_none_match))
+
+    def _make(self, request: Request, place: _Place, report: Report) -> Response:
+        plan = place.plan
         form = plan.wishes.format
-        place = self._place(request, plan) if plan.wishes.plain else None
-        prepared = None if place is None else place.prepared
-        if prepared is not None and prepared.report is report:
-            # Whoever has waited for the same runs has the same report.
-            shared = self._fresh(prepared)
-            if shared is not None:
-                return shared.conditional(as_text(request.if_none_match))
         status, headers, body = answer(view(self.health, report, plan.level), form)
         response = Response(status, headers, body)
         if request.method == "HEAD":
             response = response.without_body()
-        if place is not None:
-            until = math.inf if form is Format.TEXT else self.health.clock() + _LASTS
-            place.prepared = _Prepared(report, response, until)
-        return response.conditional(as_text(request.if_none_match))
+        until = math.inf if form is Format.TEXT else self.health.clock() + _LASTS
+        place.prepared = report, response, until
+        return response
 
     def _place(self, request: Request, plan: _Plan) -> _Place:
         """Return the place of an answer, to be found by whoever asks in the same words."""
@@ -291,8 +295,7 @@ def _below(path: str, root_path: str) -> str:
 
 def _checked(path: object) -> str:
     """Return `path` without a trailing slash. Raises `ValueError` for what is no absolute path."""
-    if not isinstance(path, str):
-        raise TypeError(f"path must be a str, not {type(path).__name__}")
+    path = text("path", path)
     if not path.startswith("/"):
         raise ValueError(f"path={path!r} must begin with '/': write path={'/' + path!r}")
     stripped = path.rstrip("/")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._check import seconds
 from healthmw._drain import DRAINER
+from healthmw._options import seconds
 from healthmw._startup import NotStartedError, wait_until_started
 from healthmw._timings import warn_of_platform
 

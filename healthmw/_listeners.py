@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from healthmw._native import Condition, RLock, start_real_thread
+from healthmw._options import WrongTypeError
 from healthmw._scrub import scrub_exception
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Listeners:
     def add(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` from now on. Returns what ends it, which may be called twice."""
         if not callable(listener):
-            raise TypeError(f"listener must be callable, not {type(listener).__name__}")
+            raise WrongTypeError(f"listener must be callable, not {type(listener).__name__}")
         outlet = Outlet(listener)
         with self._lock:
             self._outlets = (*self._outlets, outlet)

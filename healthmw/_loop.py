@@ -11,8 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
+import math
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -44,6 +47,10 @@ class Loop(Protocol):
 
     thread: int
     """The identifier of the thread that the loop runs in."""
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
 
     @property
     def alive(self) -> bool:
@@ -103,6 +110,11 @@ class AsyncioLoop:
         self.thread = get_ident()
 
     @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+        return self._loop
+
+    @property
     def alive(self) -> bool:
         """Whether the loop runs."""
         return self._loop.is_running() and not self._loop.is_closed()
@@ -126,29 +138,21 @@ class AsyncioLoop:
 
     def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
         """Run `main` as a task of the loop's own; return what cancels it."""
-        task: asyncio.Task[None]
-
-        async def contained() -> None:
-            try:
-                await main()
-            except Exception as exc:  # noqa: BLE001 - nobody waits for it to be told
-                sys.excepthook(type(exc), exc, exc.__traceback__)
-
-        def start() -> None:
-            nonlocal task
-            task = _task(self._loop, contained())
-            _Company.of(self._loop).add(task)
-
-        def stop() -> None:
-            # Not yet: a task that is cancelled before its first step never makes it, so that nobody
-            # would hear of its end.
-            self._loop.call_soon(task.cancel)
-
         if get_ident() == self.thread:
-            start()
-        else:
-            self.call_soon(start)
-        return lambda: self.call_soon(stop)
+            return functools.partial(self._cancel, self._start(main))
+        started: list[asyncio.Task[None]] = []
+        self.call_soon(lambda: started.append(self._start(main)))
+        return lambda: self.call_soon(lambda: self._cancel(started[0]))
+
+    def _start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        task = _task(self._loop, main())
+        _Company.of(self._loop).add(task)
+        return task
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        # Not at once: a task that is cancelled before its first step never makes it, so that nobody
+        # would hear of its end.
+        self.call_soon(functools.partial(self._loop.call_soon, task.cancel))
 
     def is_cancelled(self, error: BaseException) -> bool:
         """Tell whether `error` is this task's cancellation, and not the body's own invention."""
@@ -157,37 +161,16 @@ class AsyncioLoop:
         cancelled = issubclass(type(error), asyncio.CancelledError)
         return cancelled and task is not None and task.cancelling() > 0
 
-    @contextmanager
     def time_limit(
         self, seconds: float, expire: Callable[[], None], extend: Callable[[float], None]
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Cancel the body once it has had `seconds`, and call `expire`.
 
         The task is cancelled a single time and then left to itself. anyio's scopes cancel again
         on every turn of the loop until the task gives in, which cuts short an honest clean-up and
         spins for ever on a task that never does.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker: a loop runs us inside of a task
-        extended = False
-
-        def ring() -> None:
-            nonlocal extended
-            late = self._loop.time() - timers[-1].when()
-            if late > _LATE and not extended:
-                extended = True
-                extra = min(late, seconds)
-                extend(extra)
-                timers.append(self._loop.call_later(extra, ring))
-                return
-            task.cancel()
-            expire()
-
-        timers = [self._loop.call_later(seconds, ring)]
-        try:
-            yield
-        finally:
-            timers[-1].cancel()
+        return _TimeLimit(_Company.of(self._loop).alarm, seconds, expire, extend)
 
 
 def _task(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -211,6 +194,7 @@ class _Company:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.alarm = _Alarm(loop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispersed = loop.create_future()
         self._stand_in = _task(loop, self._stand())
@@ -218,12 +202,13 @@ class _Company:
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> _Company:
         """Return the one of `loop`, in whose thread this is called."""
-        for other in list(cls._by_loop):
-            if other.is_closed():  # it ended without a word to its tasks
-                cls._by_loop.pop(other, None)
         found = cls._by_loop.get(loop)
         if found is None:
             found = cls._by_loop[loop] = cls(loop)
+        if len(cls._by_loop) > 1:
+            for other in list(cls._by_loop):
+                if other.is_closed():  # it ended without a word to its tasks
+                    cls._by_loop.pop(other, None)
         return found
 
     def add(self, task: asyncio.Task[None]) -> None:
@@ -237,6 +222,9 @@ class _Company:
         if not self._tasks and not self._dispersed.done():
             self._by_loop.pop(self._loop, None)
             self._dispersed.set_result(None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):  # nobody waits for it to be told
+            sys.excepthook(type(error), error, error.__traceback__)
 
     async def _stand(self) -> None:
         try:
@@ -250,6 +238,101 @@ class _Company:
             raise
 
 
+class _Alarm:
+    """One timer for all time limits on an asyncio loop: nearly all bodies end before theirs.
+
+    It is set at the end of a turn of the loop, for those that have not ended by then.
+    """
+
+    __slots__ = ("_limits", "_loop", "_rings", "_timer", "_to_be_set")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._limits: set[_TimeLimit] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = math.inf
+        self._to_be_set = False
+
+    def __contains__(self, limit: _TimeLimit) -> bool:
+        return limit in self._limits
+
+    def add(self, limit: _TimeLimit) -> None:
+        """Ring for `limit` when it is due."""
+        self._limits.add(limit)
+        if limit.due < self._rings and not self._to_be_set:
+            self._to_be_set = True
+            self._loop.call_soon(self._set)
+
+    def remove(self, limit: _TimeLimit) -> None:
+        """Ring for it no more."""
+        self._limits.discard(limit)
+        if not self._limits and self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._rings = None, math.inf
+
+    def _set(self) -> None:
+        self._to_be_set = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._rings = min((limit.due for limit in self._limits), default=math.inf)
+        if self._limits:
+            seconds = max(self._rings - time.monotonic(), 0.0)
+            self._timer = self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        for limit in self._limits:
+            if limit.due <= now:
+                self._loop.call_soon(limit.ring)  # what one may raise is no affair of the others
+        self._loop.call_soon(self._set)
+
+
+class _TimeLimit:
+    """A time limit on the body of a `with` block, in a task of an asyncio loop."""
+
+    __slots__ = ("_alarm", "_expire", "_extend", "_extended", "_seconds", "_task", "due")
+
+    def __init__(
+        self,
+        alarm: _Alarm,
+        seconds: float,
+        expire: Callable[[], None],
+        extend: Callable[[float], None],
+    ) -> None:
+        self._alarm = alarm
+        self._seconds = seconds
+        self._expire = expire
+        self._extend = extend
+        self._extended = False
+        self.due = time.monotonic() + seconds
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: a loop runs us inside of a task
+        self._task = task
+
+    def __enter__(self) -> None:
+        self._alarm.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._alarm.remove(self)
+
+    def ring(self) -> None:
+        """End the body, unless this comes too late for reasons that are not its own."""
+        late = time.monotonic() - self.due
+        if late < 0 or self not in self._alarm:
+            return  # it was put off, or has ended by itself, since the alarm rang
+        if late > _LATE and not self._extended:
+            self._extended = True
+            extra = min(late, self._seconds)
+            self._extend(extra)
+            self.due += late + extra
+            self._alarm.add(self)
+            return
+        self._alarm.remove(self)
+        self._task.cancel()
+        self._expire()
+
+
 class _TrioLoop:
     """A trio run. Made inside of it."""
 
@@ -260,6 +343,11 @@ class _TrioLoop:
 
         self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self.thread = get_ident()
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+        return self._token
 
     @property
     def alive(self) -> bool:

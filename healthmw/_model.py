@@ -32,19 +32,26 @@ class Status(StrEnum):
 
     # StrEnum would compare the words, by the alphabet: "degraded" < "okay".
     def __lt__(self, other: str) -> bool:
-        return self.severity < Status(other).severity
+        return _SEVERITY[self] < _SEVERITY[other]
 
     def __le__(self, other: str) -> bool:
-        return self.severity <= Status(other).severity
+        return _SEVERITY[self] <= _SEVERITY[other]
 
     def __gt__(self, other: str) -> bool:
-        return self.severity > Status(other).severity
+        return _SEVERITY[self] > _SEVERITY[other]
 
     def __ge__(self, other: str) -> bool:
-        return self.severity >= Status(other).severity
+        return _SEVERITY[self] >= _SEVERITY[other]
 
 
-_SEVERITY = {Status.OKAY: 0, Status.DEGRADED: 1, Status.UNKNOWN: 2, Status.FAILED: 3}
+class _Severities(dict[str, int]):
+    """Severities by status, or by its plain word."""
+
+    def __missing__(self, word: str) -> int:
+        return self[Status(word)]  # which says that this is none
+
+
+_SEVERITY = _Severities({status: severity for severity, status in enumerate(Status)})
 
 
 class Reason(StrEnum):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from healthmw._model import NOTHING_MEASURED, Measurement
+from healthmw._options import WrongTypeError
 from healthmw.exceptions import ProbeFailedError
 
 _MEASUREMENTS_KEPT = 64
@@ -46,25 +47,31 @@ Three optional attributes are understood:
 
 
 def check_probe(probe: object) -> None:
-    """Raise `TypeError` unless `probe` is a callable that takes no arguments."""
+    """Raise `WrongTypeError` unless `probe` is a callable that takes no arguments."""
     if inspect.iscoroutine(probe):
         probe.close()
-        raise TypeError("probe is a coroutine that was called already: pass the function, uncalled")
+        raise WrongTypeError(
+            "probe is a coroutine that was called already: pass the function, uncalled"
+        )
     if not callable(probe):
-        raise TypeError(f"probe must be a callable without arguments, not {type(probe).__name__}")
+        raise WrongTypeError(
+            f"probe must be a callable without arguments, not {type(probe).__name__}"
+        )
     if inspect.isclass(probe):
-        raise TypeError(
+        raise WrongTypeError(
             f"probe is the class {probe.__name__}: pass an instance, {probe.__name__}(...)"
         )
     inner = _unwrapped(probe)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError("probe is a generator function, which a call does not run: use no `yield`")
+        raise WrongTypeError(
+            "probe is a generator function, which a call does not run: use no `yield`"
+        )
     try:
         inspect.signature(probe).bind()
     except ValueError:
         return  # a builtin without a signature: the first run will tell
     except TypeError as exc:
-        raise TypeError(
+        raise WrongTypeError(
             f"probe must be callable without arguments ({exc}): use a lambda or functools.partial"
         ) from None
 

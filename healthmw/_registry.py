@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from healthmw._check import BUILTIN_GROUPS, name_of, names
+from healthmw._check import BUILTIN_GROUPS
 from healthmw._groups import DEFAULT_CODES, Group, merged_codes
 from healthmw._model import Reason, Status, worst
+from healthmw._options import name_of, names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -55,9 +56,9 @@ class Registry:
             name_of("name", name)
             self._check_unused(name)
         old = self.groups.get(name, Group(name=name, codes=DEFAULT_CODES))
-        self.groups[name] = replace(
-            old, codes=merged_codes(old.codes, codes), checks=old.checks | members
-        )
+        group = replace(old, codes=merged_codes(old.codes, codes), checks=old.checks | members)
+        # Other threads may be looking at those there are.
+        self.groups = {**self.groups, name: group}
 
     def _check_unused(self, name: str) -> None:
         if name in BUILTIN_GROUPS:
@@ -83,7 +84,7 @@ class Registry:
         """Return the runners of `group`, or the one of the check of that name."""
         defined = self.groups.get(group)
         if defined is not None:
-            return [r for r in list(self.runners.values()) if defined.has(r.check)]
+            return [r for r in self.runners.values() if defined.has(r.check)]
         if group in self.runners:
             return [self.runners[group]]
         known = ", ".join([*self.groups, *self.runners])

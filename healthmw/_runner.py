@@ -136,7 +136,7 @@ class Runner:
     @property
     def rest(self) -> float:
         """For how many seconds yet `per_hour` allows no run."""
-        return max(self._next - self._clock(), 0.0)
+        return 0.0 if self.check.per_hour is None else max(self._next - self._clock(), 0.0)
 
     def _on_its_way(self) -> bool:
         """Tell whether a run is under way and not overdue: for a trial nobody is to wait."""
@@ -204,7 +204,8 @@ class Runner:
                 self._landed(run)
                 run.settle(self.refused())
                 return
-        self._next = self._clock() + self.check.spacing
+        if self.check.per_hour is not None:
+            self._next = self._clock() + self.check.spacing
         try:
             self._launch(run, loop)
         except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
@@ -356,9 +357,10 @@ class Runner:
             run.settle(replace(latest, status=Status.UNKNOWN, reason=reason))
 
     def _landed(self, run: Run) -> None:
-        with self._lock:
-            if self._run is run:
-                self._run = None
+        if self._run is run:
+            with self._lock:
+                if self._run is run:
+                    self._run = None
 
     def _settle(
         self,
@@ -446,6 +448,8 @@ class Runner:
 
 def _kept(measured: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
     """Return `measured` as listeners, logs and the app's own code get to see it."""
+    if not measured:
+        return NOTHING_MEASURED
     return {name: _kept_value(name, value) for name, value in measured.items()}
 
 

@@ -20,11 +20,11 @@ class Steps:
         self.longest = 0.0
 
 
-async def stepwise(awaitable: Awaitable[Any], steps: Steps) -> Any:
-    """Await `awaitable`, noting in `steps` how long its longest step was."""
+def stepwise(awaitable: Awaitable[Any], steps: Steps) -> Awaitable[Any]:
+    """Return `awaitable` as one that notes in `steps` how long its longest step was."""
     if inspect.iscoroutine(awaitable):
-        return await _drive(awaitable, steps)
-    return await awaitable  # a future or the like: it has no steps of its own
+        return _drive(awaitable, steps)
+    return awaitable  # a future or the like: it has no steps of its own
 
 
 @types.coroutine
@@ -37,6 +37,8 @@ def _drive(coroutine: Any, steps: Steps) -> Generator[Any, Any, Any]:
             waits_for = resume(argument)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit as exc:  # its own: ours comes by way of the `yield`
+            raise RuntimeError("coroutine raised GeneratorExit") from exc
         finally:
             took = time.perf_counter() - began
             steps.longest = max(steps.longest, took)

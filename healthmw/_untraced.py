@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
+_NOTHING = nullcontext()
+
+
 def untraced() -> AbstractContextManager[object]:
     """Have OpenTelemetry's instrumentations, where they are loaded, look away in the block."""
     utils = sys.modules.get("opentelemetry.instrumentation.utils")
     # Another thread may be importing it at this moment.
     suppress = getattr(utils, "suppress_instrumentation", None)
-    return nullcontext() if suppress is None else suppress()
+    return _NOTHING if suppress is None else suppress()

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from healthmw._model import Measurement, Report, Result
+from healthmw._options import WrongTypeError, text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,20 +51,19 @@ class About:
 def about(
     *, service: str | None, version: str | None, description: str, links: Mapping[str, str]
 ) -> About:
-    """Return what the app says of itself, checked. Raises `TypeError` that names the option."""
+    """Return what the app says of itself, checked. Raises `ValueError` with the option's name."""
     texts: dict[str, object] = {
         "service": service or "",
         "version": version or "",
         "description": description,
     }
     for option, value in texts.items():
-        if not isinstance(value, str):
-            raise TypeError(f"{option} must be a str, not {type(value).__name__}")
+        text(option, value)
     given: object = links
     if not isinstance(given, Mapping) or not all(
         isinstance(part, str) for link in given.items() for part in link
     ):
-        raise TypeError("links must map relations to URLs, both str: {'about': 'https://...'}")
+        raise WrongTypeError("links must map relations to URLs, both str: {'about': 'https://...'}")
     return About(
         service=service,
         version=version,

@@ -13,6 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from healthmw._options import WrongTypeError
 from healthmw.exceptions import WrongCredentialsError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Token:
             raise ValueError("tokens: give at least one")
         for token in tokens:
             if not isinstance(token, str):
-                raise TypeError(f"tokens must be str, not {type(token).__name__}")
+                raise WrongTypeError(f"tokens must be str, not {type(token).__name__}")
             if len(token) < _TOKEN_LENGTH or not all("!" <= char <= "~" for char in token):
                 raise ValueError(
                     f"tokens: a token needs {_TOKEN_LENGTH} or more visible ASCII characters; "
@@ -120,7 +121,7 @@ class Networks:
         if not networks:
             raise ValueError("networks: give at least one")
         if isinstance(proxies, str):
-            raise TypeError(f"proxies must be a collection: write proxies=[{proxies!r}]")
+            raise WrongTypeError(f"proxies must be a collection: write proxies=[{proxies!r}]")
         known = list(proxies)
         self._unix = "unix" in known
         self._networks = _networks("networks", networks)

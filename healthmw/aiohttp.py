@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from healthmw._http import Endpoint
@@ -76,7 +77,8 @@ async def _answer(endpoint: Endpoint, request: web.Request, rest: str) -> web.Re
     )
     response = endpoint.prepared(*asked)
     if response is None:
-        caller = Caller(
+        caller = partial(
+            Caller,
             peer=request.remote or "",
             method=request.method,
             path=request.path,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from healthmw._drain import DRAINER
 from healthmw._http import Endpoint
 from healthmw._lifespan import Life
-from healthmw._request import Request, caller_of_scope, words_of_scope
-from healthmw._response import unavailable
+from healthmw._request import Request, Words, caller_of_scope, words_of_scope
+from healthmw._response import Response, unavailable
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -93,7 +94,13 @@ class HealthMiddleware:
         if self._path in scope["path"]:
             rest = self._endpoint.rest_of(scope["path"], scope.get("root_path", ""))
             if rest is not None:
-                await _answer(self._endpoint, self._life, scope, send, rest)
+                words = words_of_scope(scope, rest)
+                response = self._endpoint.prepared(*words)
+                if response is None:
+                    response = await _answer(self._endpoint, self._life, scope, words)
+                begin, end = response.messages()
+                await send(begin)
+                await send(end)
                 return
         begun = False
 
@@ -138,20 +145,19 @@ class HealthApp:
             await self._life(_started, scope, receive, send)
         elif scope["type"] == "http":
             rest = self._endpoint.mounted_rest_of(scope["path"], scope.get("root_path", ""))
-            await _answer(self._endpoint, self._life, scope, send, rest)
+            words = words_of_scope(scope, rest)
+            response = await _answer(self._endpoint, self._life, scope, words)
+            begin, end = response.messages()
+            await send(begin)
+            await send(end)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
 
-async def _answer(endpoint: Endpoint, life: Life, scope: Scope, send: Send, rest: str) -> None:
+async def _answer(endpoint: Endpoint, life: Life, scope: Scope, words: Words) -> Response:
     if life.drains:
         DRAINER.arm()  # where the server has no lifespan
-    words = words_of_scope(scope, rest)
-    response = endpoint.prepared(*words)
-    if response is None:
-        response = await endpoint.answer(Request(*words), caller_of_scope(scope))
-    for message in response.messages():
-        await send(message)
+    return await endpoint.answer(Request(*words), partial(caller_of_scope, scope))
 
 
 async def _started(_scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ The tree of them::
         ├── WrongCredentialsError   a caller of the endpoint showed a wrong secret
         └── MissingExtraError       an optional library is not installed (also an ImportError)
 
-Wrong options raise `ValueError` or `TypeError`, as anywhere in Python.
+Wrong options raise `ValueError`, and where the type is wrong one that is a `TypeError`, too.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from healthmw._health import Health
+from healthmw._options import name_of
 from healthmw._response import unavailable
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
 from healthmw.render import text
@@ -64,6 +65,7 @@ class HealthMW:
 
     def probe(self, name: str, **policy: Any) -> Callable[[P], P]:
         """Register the decorated function as `add` does, and return it unchanged."""
+        name_of("name", name)  # here: without it, `@extension.probe` would register nothing
 
         def register(probe: P) -> P:
             self.add(name, probe, **policy)

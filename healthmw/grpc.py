@@ -12,7 +12,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from healthmw._check import seconds
+from healthmw._options import seconds
 from healthmw.exceptions import MissingExtraError
 
 try:

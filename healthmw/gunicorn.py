@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._check import seconds
 from healthmw._drain import DRAINER
 from healthmw._health import Health
+from healthmw._options import seconds
 from healthmw._startup import NotStartedError, wait_until_started
 
 if TYPE_CHECKING:

@@ -16,13 +16,14 @@ import socket
 import stat
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from healthmw._check import seconds
 from healthmw._head import BadHeadError, read_head
 from healthmw._http import Endpoint
 from healthmw._native import Lock, get_ident, start_real_thread
+from healthmw._options import WrongTypeError, seconds
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
@@ -99,12 +100,17 @@ class SideServer:
         self._ready, self._ended = Lock(), Lock()  # each is released once, by the thread
         self._ready.acquire()
         self._ended.acquire()
+        self._failure: OSError | None = None
         try:
             start_real_thread(self._run, "healthmw-side")
-        except RuntimeError:
+            self._ready.acquire()
+            if self._failure is not None:
+                raise self._failure
+        except (OSError, RuntimeError):
             self._socket.close()
+            if self._watch is not None:
+                self._watch.watching = False
             raise
-        self._ready.acquire()
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +170,12 @@ class SideServer:
 
     def _run(self) -> None:
         self._thread = get_ident()
-        self._loop = asyncio.SelectorEventLoop()
+        try:
+            self._loop = asyncio.SelectorEventLoop()
+        except OSError as exc:  # no file to be had
+            self._failure = exc
+            self._ready.release()
+            return
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
@@ -254,7 +265,7 @@ class SideServer:
         if response is None:
             # An authorizer of the user's own may hang.
             async with asyncio.timeout(endpoint.health.deadline + _SEND_SECONDS):
-                caller = caller_of_scope(scope)
+                caller = partial(caller_of_scope, scope)
                 response = await endpoint.answer(Request(*words), caller, aside=True)
         return response
 
@@ -296,7 +307,7 @@ def _checked_port(port: object) -> int:
     if port is None:
         raise ValueError("port is missing: give it, or unix_socket")
     if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
+        raise WrongTypeError(f"port must be an int, not {type(port).__name__}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port={port} must be from 0 to 65535")
     return port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -61,16 +62,15 @@ class HealthMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        path = environ.get("PATH_INFO", "")
-        if self._path in path:
-            rest = self._endpoint.rest_of(path)
+        if self._path in environ.get("PATH_INFO", ""):
+            rest = self._endpoint.rest_of(environ["PATH_INFO"])
             if rest is not None:
                 return _answer(self._endpoint, environ, start_response, rest, drains=self._drains)
         try:
             body = self.app(environ, start_response)
         except DependencyUnavailable as exc:
             return _apologise(exc, environ, start_response)
-        if type(body) is GeneratorType:  # an app that is one has not even begun
+        if body.__class__ is GeneratorType:  # an app that is one has not even begun
             return _guarded(body, environ, start_response)
         return body
 
@@ -117,7 +117,7 @@ def _answer(
     words = words_of_environ(environ, rest)
     response = endpoint.prepared(*words)
     if response is None:
-        response = endpoint.answer_sync(Request(*words), caller_of_environ(environ))
+        response = endpoint.answer_sync(Request(*words), partial(caller_of_environ, environ))
     start_response(response.status_line, list(response.headers))
     return [response.body]
 

@@ -234,6 +234,32 @@ def test_a_wrong_token_is_told_nothing(transport: Transport, given: str) -> None
             assert answer["cache-control"] == "no-store"
 
 
+def test_a_token_in_the_query_is_none(transport: Transport) -> None:
+    """A URL is written into logs and histories."""
+    app = transport.middleware(failing(), authorize=Token(TOKEN))
+
+    for name in ("token", "access_token", "authorization", "key"):
+        for value in (TOKEN, f"Bearer%20{TOKEN}"):
+            answer = transport.ask(app, query=f"verbose&{name}={value}")
+            assert answer.status == 503
+            assert DETAIL not in answer.body.decode()
+            assert transport.ask(app, query=f"fresh=1&{name}={value}").status == 401
+
+
+def test_the_environment_is_not_shown(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_SETTING", "a-setting-of-the-shop")
+    app = transport.middleware(failing(), show="full")
+
+    for form in FORMATS:
+        answer = transport.ask(app, query=f"format={form}")
+        assert answer.status in {200, 503}
+        assert not re.search("shop.setting|setting.of.the", everything(answer), re.IGNORECASE)
+    for path in ("env", "info", "config", "metrics", "debug"):
+        assert transport.ask(app, f"/health_check/{path}").status == 404
+
+
 def test_another_scheme_is_the_apps_own_affair(transport: Transport) -> None:
     app = transport.middleware(failing(), authorize=Token(TOKEN))
 

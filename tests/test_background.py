@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -74,6 +75,20 @@ async def test_it_can_be_started_again_and_added_to() -> None:
 
 
 @anyio_too
+async def test_a_check_that_is_added_between_start_and_end_runs_too() -> None:
+    early, late, too_late = ScriptedProbe(), ScriptedProbe(), ScriptedProbe()
+    health = Health()
+    health.add("early", early, interval=0.01)
+    assert early.calls == 0
+    async with health:
+        health.add("late", late, interval=0.01)
+        await until(lambda: early.calls and late.calls)
+    health.add("too-late", too_late, interval=0.01)
+    await anyio.sleep(0.05)
+    assert too_late.calls == 0
+
+
+@anyio_too
 async def test_who_enters_twice_leaves_twice() -> None:
     probe = ScriptedProbe()
     health = Health()
@@ -140,6 +155,45 @@ def test_without_an_event_loop_it_runs_in_the_portal() -> None:
     calls = [probe.calls for probe in probes]
     time.sleep(0.05)
     assert [probe.calls for probe in probes] == calls
+
+
+@anyio_too
+async def test_what_began_before_there_was_a_loop_of_the_app_moves_over_to_it() -> None:
+    threads: list[int] = []
+
+    async def probe() -> None:
+        threads.append(threading.get_ident())
+
+    health = Health()
+    health.add("it", probe, interval=0.01)
+    await anyio.to_thread.run_sync(health.start)
+    await until(lambda: threads)
+    here = threading.get_ident()
+    assert here not in threads
+    async with health:
+        await until(lambda: threads[-20:] == [here] * 20)
+
+
+@anyio_too
+async def test_a_trial_is_made_on_the_loop_of_the_app_whoever_opened_the_breaker() -> None:
+    threads: list[int] = []
+
+    async def probe() -> None:
+        threads.append(threading.get_ident())
+
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    def call() -> None:
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise ConnectionError
+
+    async with health:
+        await anyio.to_thread.run_sync(call)
+        assert not check.available
+        await until(lambda: check.available)
+    assert threads == [threading.get_ident()]
 
 
 @anyio_too

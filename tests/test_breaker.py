@@ -146,6 +146,16 @@ def test_a_window_of_seconds_lets_go_tenth_by_tenth(clock: Clock) -> None:
     assert (snapshot.calls, snapshot.failures, snapshot.successes) == (8, 4, 4)
 
 
+def test_what_comes_late_in_a_tenth_leaves_with_the_others_of_it(clock: Clock) -> None:
+    breaker = make_breaker(clock, window_seconds=10, minimum_calls=100)
+    clock.forward(0.95)
+    fail(breaker)
+    clock.forward(9)
+    assert breaker.snapshot().calls == 1
+    clock.forward(0.1)
+    assert breaker.snapshot().calls == 0
+
+
 def test_a_window_of_seconds_takes_results_that_come_in_the_wrong_order(clock: Clock) -> None:
     # Two threads may read the clock in one order and get the lock in the other.
     breaker = make_breaker(clock, window_seconds=10, minimum_calls=100)
@@ -741,6 +751,15 @@ def test_metrics_only_counts_and_never_opens(clock: Clock, options: dict[str, An
     assert breaker.available
 
 
+def test_metrics_only_goes_by_the_window(clock: Clock) -> None:
+    breaker = make_breaker(clock, window_calls=4)
+    breaker.metrics_only()
+    succeed(breaker, 5)
+    fail(breaker, 2)
+    snapshot = breaker.snapshot()
+    assert (snapshot.calls, snapshot.failures) == (4, 2)
+
+
 def test_reset_forgets_the_row_and_the_backoff(clock: Clock) -> None:
     breaker = make_breaker(clock)
     fail(breaker, 3)
@@ -907,16 +926,16 @@ def test_a_refusal_by_a_trial_under_way_is_counted_when_nobody_listens(clock: Cl
 
 def test_unsubscribe_ends_one_subscription_and_may_be_called_twice(clock: Clock) -> None:
     breaker = make_breaker(clock)
-    events: list[BreakerEvent] = []
-    first = breaker.subscribe(events.append)
-    second = breaker.subscribe(events.append)
+    heard: list[str] = []
+    first = breaker.subscribe(lambda _: heard.append("first"))
+    second = breaker.subscribe(lambda _: heard.append("second"))
     first()
     first()
     fail(breaker, 3)
-    assert len(events) == 1
+    assert heard == ["second"]
     second()
     breaker.reset()
-    assert len(events) == 1
+    assert heard == ["second"]
 
 
 def test_a_listener_that_raises_is_logged_and_hurts_nobody(
@@ -1137,12 +1156,13 @@ def test_one_permit_answered_by_many_threads_counts_once() -> None:
 # Forks, reentry, the house
 
 
-def test_a_fork_while_another_thread_holds_the_lock_leaves_the_child_a_free_one() -> None:
+def test_a_fork_while_another_thread_holds_the_locks_leaves_the_child_free_ones() -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with breaker._lock:  # there is no public way to be caught in the middle of it
+        # There is no public way to be caught in the middle of it.
+        with breaker._lock, breaker._events._changing:
             held.set()
             done.wait(PATIENCE)
 
@@ -1152,6 +1172,7 @@ def test_a_fork_while_another_thread_holds_the_lock_leaves_the_child_a_free_one(
     child = os.fork()
     if child == 0:
         signal.alarm(int(PATIENCE))  # a child that deadlocks must not outlive the test
+        breaker.subscribe(print)()
         fail(breaker)
         os._exit(0 if breaker.state is OPEN else 1)
     _, status = os.waitpid(child, 0)
@@ -1288,6 +1309,11 @@ def test_an_option_of_a_wrong_type_is_named(options: dict[str, Any], message: st
         CircuitBreaker(**options)
 
 
+def test_a_number_that_no_float_can_hold_is_no_number() -> None:
+    with pytest.raises(ValueError, match="open_for must be a number of seconds above 0"):
+        CircuitBreaker(open_for=10**400)
+
+
 def test_a_listener_that_cannot_be_called_is_refused() -> None:
     listener: Any = "print"
     with pytest.raises(TypeError, match="listener"):
@@ -1307,3 +1333,86 @@ def test_a_small_window_needs_no_more_calls_than_it_has(clock: Clock) -> None:
     breaker = make_breaker(clock, window_calls=3)
     fail(breaker, 3)
     assert breaker.state is OPEN
+
+
+# What nobody has said
+
+
+def test_waits_and_trials_are_as_documented_where_nothing_is_said(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock=clock, random=never_jitter)
+    fail(breaker, 5)
+    waits = []
+    for _ in range(5):
+        waits.append(breaker.retry_after)
+        clock.forward(breaker.retry_after or 0.0)
+        fail(breaker)
+    assert waits == [5.0, 10.0, 20.0, 30.0, 30.0]
+    clock.forward(30)
+    acquire(breaker)
+    assert breaker.try_acquire() is None  # one trial at a time
+    clock.forward(29)
+    assert breaker.state is HALF_OPEN
+    clock.forward(1)
+    assert breaker.state is OPEN
+
+
+def test_a_wait_is_a_tenth_shorter_at_most_where_nothing_is_said(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock=clock, random=lambda: 0.5)
+    fail(breaker, 5)
+    assert breaker.retry_after == pytest.approx(4.75)
+
+
+def test_a_window_asks_for_ten_calls_and_half_of_them_where_nothing_is_said(clock: Clock) -> None:
+    breaker = CircuitBreaker(window_calls=100, clock=clock)
+    fail(breaker, 9)
+    assert breaker.state is CLOSED
+    fail(breaker)
+    assert breaker.state is OPEN
+    breaker.reset()
+    succeed(breaker, 6)
+    fail(breaker, 5)
+    assert breaker.state is CLOSED
+    fail(breaker)
+    assert breaker.state is OPEN
+
+
+def test_half_of_the_calls_slow_open_it_where_nothing_is_said(clock: Clock) -> None:
+    breaker = CircuitBreaker(window_seconds=1000, slow_call_duration=2, clock=clock)
+    succeed(breaker, 6)
+    for _ in range(5):
+        call = acquire(breaker)
+        clock.forward(2)
+        call.success()
+    assert breaker.state is CLOSED
+    call = acquire(breaker)
+    clock.forward(2)
+    call.success()
+    assert breaker.state is OPEN
+
+
+def test_what_is_subscribed_hears_of_refusals_where_nothing_is_said(clock: Clock) -> None:
+    breaker = make_breaker(clock)
+    heard: list[str] = []
+    breaker.subscribe(lambda event: heard.append(event.kind))
+    fail(breaker, 3)
+    assert breaker.try_acquire() is None
+    assert heard == ["state_changed", "rejected"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"consecutive_failures": 1},
+        {"window_calls": 1, "minimum_calls": 1},
+        {"window_calls": 7, "minimum_calls": 7},
+        {"window_calls": 1, "failure_rate": 1},
+        {"window_calls": 1, "slow_call_duration": 1, "slow_call_rate": 1.0},
+        {"open_for": 5, "open_for_max": 5},
+        {"backoff": 1},
+        {"jitter": 0},
+        {"jitter": 1},
+    ],
+    ids=str,
+)
+def test_the_last_values_that_are_allowed(options: dict[str, Any]) -> None:
+    assert CircuitBreaker(**options).state is CLOSED

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from healthmw import Check, CircuitBreaker, Health, Status
-from healthmw.testing import ScriptedProbe
+from healthmw import Check, CircuitBreaker, DependencyUnavailable, Health, Status
+from healthmw.testing import ManualClock, ScriptedProbe
 
 
 def well() -> None: ...
@@ -22,6 +22,9 @@ NUMBERS = [
     ("1", TypeError, "must be a number of seconds, not str"),
     (True, TypeError, "must be a number of seconds, not bool"),
     ([], TypeError, "must be a number of seconds, not list"),
+    # integers that no float can hold
+    pytest.param(10**400, ValueError, "=inf must be a finite number", id="huge"),
+    pytest.param(-(10**400), ValueError, "=-inf must be a finite number", id="minus huge"),
 ]
 
 
@@ -74,6 +77,7 @@ def test_an_age_of_nothing_makes_sense() -> None:
         (math.nan, ValueError, "=nan must be a finite number above 0"),
         ("4", TypeError, " must be a number, not str"),
         (True, TypeError, " must be a number, not bool"),
+        pytest.param(10**400, ValueError, "=inf must be a finite number above 0", id="huge"),
     ],
 )
 def test_a_rate_is_a_finite_number_above_0(
@@ -81,6 +85,10 @@ def test_a_rate_is_a_finite_number_above_0(
 ) -> None:
     with pytest.raises(exception, match=f"^per_hour{message}"):
         Health().add("it", well, per_hour=value)
+
+
+def test_a_rate_may_be_below_one_an_hour() -> None:
+    assert Health().add("it", well, per_hour=0.5).per_hour == 0.5
 
 
 def test_an_interval_may_be_as_short_as_the_rate_allows() -> None:
@@ -328,6 +336,25 @@ def test_an_open_breaker_is_the_verdict_of_its_check() -> None:
     assert Health().add("it", well).refusing is False
 
 
+def test_no_call_of_a_users_is_the_trial() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=10, jitter=0, clock=clock)
+    check = Health().add("payments", well, breaker=breaker)
+    calls: list[int] = []
+
+    @check.guard()
+    def charge() -> None:
+        calls.append(1)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        charge()
+    clock.advance(10)
+    with pytest.raises(DependencyUnavailable):
+        charge()
+    assert (len(calls), str(breaker.state)) == (1, "open")
+
+
 def test_a_decorated_probe_stays_the_function_it_was() -> None:
     health = Health()
 
@@ -338,3 +365,10 @@ def test_a_decorated_probe_stays_the_function_it_was() -> None:
     assert disk() == 5
     assert health.checks["disk"].probe is disk
     assert health.checks["disk"].critical is False
+
+
+def test_a_decorator_without_a_name_is_refused_and_not_forgotten() -> None:
+    health: Any = Health()
+    with pytest.raises(TypeError, match=r"^name must be a str, not function$"):
+        health.probe(well)  # what `@health.probe` does
+    assert not health.checks

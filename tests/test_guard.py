@@ -1271,6 +1271,40 @@ def test_a_forked_child_has_all_places(breaker: CircuitBreaker) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@pytest.mark.anyio
+async def test_what_went_well_among_few_at_once_needs_no_fallback(breaker: CircuitBreaker) -> None:
+    @guard(breaker, max_concurrent=2, fallback="stand-in")
+    def charge() -> str:
+        return "charged"
+
+    @guard(breaker, max_concurrent=2, fallback="stand-in")
+    async def charge_async() -> str:
+        return "charged"
+
+    assert charge() == await charge_async() == "charged"
+    assert breaker.snapshot().successes == 2
+
+
+def test_a_clock_that_raises_takes_no_place() -> None:
+    broken = True
+
+    def clock() -> float:
+        if broken:
+            raise ZeroDivisionError
+        return 1000.0
+
+    breaker = CircuitBreaker(window_calls=10, slow_call_duration=1.0, clock=clock)
+
+    @guard(breaker, max_concurrent=1)
+    def call() -> str:
+        return "called"
+
+    with pytest.raises(ZeroDivisionError):
+        call()
+    broken = False
+    assert call() == "called"
+
+
 # Options
 
 

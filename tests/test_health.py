@@ -231,7 +231,7 @@ async def test_the_codes_of_a_built_in_group_can_be_changed_step_by_step() -> No
     assert (await health.run("release")).code == 503
     health.group("release", codes={"failed": 500})
     assert (await health.run("release")).code == 503  # its own default is kept
-    health.group("release", codes={"degraded": 200})
+    health.group("release", codes={"degraded": 200, "unknown": 400})
     assert (await health.run("release")).code == 200  # the report in memory is not served
     add(health, "other", FAILED)
     assert (await health.run("release")).code == 500  # and so is what was changed before

@@ -282,6 +282,19 @@ async def test_a_breaker_that_opens_is_seen_at_once() -> None:
     assert (await health.run()).status is OKAY
 
 
+async def test_the_failure_that_opens_a_breaker_is_not_served_from_memory() -> None:
+    probe = ScriptedProbe(GONE)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=30, jitter=0)
+    health = Health(max_age=3600, clock=ManualClock())
+    health.add("payments", probe, breaker=breaker)
+    assert (await health.run()).results["payments"].reason is Reason.FAILED
+    for group in ("ready", "payments"):
+        result = (await health.run(group)).results["payments"]
+        assert (result.reason, result.retry_after) == (Reason.CIRCUIT_OPEN, 30)
+    assert probe.calls == 1
+    await health.aclose()
+
+
 async def test_a_background_check_tells_of_its_open_breaker() -> None:
     breaker = CircuitBreaker()
     health = Health(clock=ManualClock())

@@ -90,10 +90,19 @@ def test_a_check_that_is_not_critical_counts_as_degraded_at_most(
     assert lesser.counted is counted
 
 
-@pytest.mark.parametrize(("code", "ok"), [(200, True), (299, True), (400, False), (503, False)])
+@pytest.mark.parametrize(
+    ("code", "ok"), [(200, True), (299, True), (300, False), (400, False), (503, False)]
+)
 def test_a_report_passes_when_its_code_says_so(code: int, ok: bool) -> None:
     report = Report(group="ready", status=Status.DEGRADED, code=code, results={})
     assert report.ok is ok
+
+
+def test_a_result_claims_nothing_that_it_was_not_told() -> None:
+    plain = result()
+    assert (plain.raw, plain.duration, plain.when) == (Status.UNKNOWN, 0.0, None)
+    assert plain.critical
+    assert not plain.measurements
 
 
 def test_results_and_reports_never_change() -> None:

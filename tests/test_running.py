@@ -68,6 +68,31 @@ async def test_a_probe_that_hangs_is_a_timeout_of_its_check_and_of_no_other(is_a
     hangs.release()
 
 
+@uvloop_too
+async def test_each_of_many_has_its_own_time_limit() -> None:
+    health = Health()
+    limits = {"long": PATIENCE, "short": BRIEF, "longer": 4 * BRIEF, "as_short": BRIEF}
+    probes = {name: ScriptedProbe() for name in limits}
+    for name, limit in limits.items():
+        probes[name].hang()
+        health.add(name, probes[name], timeout=limit)
+    async with anyio.create_task_group() as group:
+        group.start_soon(functools.partial(health.run, "ready"))
+        await until(lambda: health.check("longer").status is Status.FAILED)
+        assert probes["long"].running
+        probes["long"].release()
+    report = health.last()
+    assert {name: result.reason for name, result in report.results.items()} == {
+        "long": Reason.OKAY,
+        "short": Reason.TIMEOUT,
+        "longer": Reason.TIMEOUT,
+        "as_short": Reason.TIMEOUT,
+    }
+    for name, limit in limits.items():
+        assert name == "long" or report.results[name].duration >= 0.9 * limit
+        probes[name].release()
+
+
 @both_kinds
 async def test_a_timeout_of_a_critical_check_fails_the_report(is_async: bool) -> None:
     hangs = ScriptedProbe(is_async=is_async)
@@ -351,6 +376,7 @@ RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "base exception": (lambda: Odd("odd"), "Odd: odd"),
     "stop iteration": (lambda: StopIteration(5), "StopIteration"),
     "stop async iteration": (StopAsyncIteration, "StopAsyncIteration"),
+    "generator exit": (GeneratorExit, "GeneratorExit"),
     "recursion": (lambda: RecursionError("too deep"), "RecursionError: too deep"),
     "unspeakable": (Unspeakable, "Unspeakable"),
     "group": (
@@ -407,18 +433,6 @@ async def test_a_task_that_cancels_itself_says_nothing_and_nothing_old_is_said()
     assert (result.status, result.reason) == (Status.UNKNOWN, Reason.STALE)
     well = True
     assert (await one(health)).ok
-
-
-async def test_a_generator_exit_is_no_end_of_anything() -> None:
-    async def probe() -> None:
-        raise GeneratorExit
-
-    health = Health()
-    health.add("it", probe)
-    health.add("other", ScriptedProbe())
-    report = await soon(health.run())
-    assert report.results["it"].status is Status.UNKNOWN
-    assert report.results["other"].ok
 
 
 def test_ctrl_c_in_a_probe_ends_the_program() -> None:

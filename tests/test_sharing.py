@@ -317,6 +317,106 @@ def test_readers_who_went_with_their_loops_are_not_missed() -> None:
     assert probe.calls == 1
 
 
+# Who comes while others wait
+
+
+@anyio_too
+@both_kinds
+async def test_who_comes_after_a_result_gets_a_newer_one(is_async: bool) -> None:
+    slow, quick = ScriptedProbe(is_async=is_async), ScriptedProbe(is_async=is_async)
+    health = Health(max_age=0, clock=ManualClock())
+    health.add("slow", slow, timeout=PATIENCE)
+    health.add("quick", quick, timeout=PATIENCE)
+    slow.hang()
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run())
+
+    async with anyio.create_task_group() as group:
+        for runs in (1, 2, 3):
+            group.start_soon(read)
+            await until(lambda: quick.calls == runs and not quick.running)  # noqa: B023 - it is over before the next
+        assert slow.calls == 1
+        slow.release()
+    assert [report.status for report in reports] == [Status.OKAY] * 3
+
+
+@anyio_too
+@both_kinds
+async def test_who_comes_when_a_result_has_grown_too_old_gets_a_newer_one(is_async: bool) -> None:
+    slow, kept = ScriptedProbe(is_async=is_async), ScriptedProbe(is_async=is_async)
+    clock = ManualClock()
+    health = Health(max_age=10, clock=clock)
+    health.add("kept", kept, timeout=PATIENCE)
+    assert (await health.run()).ok
+    health.add("slow", slow, timeout=PATIENCE)
+    slow.hang()
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: slow.running)
+        clock.advance(11)
+        group.start_soon(health.run)
+        await until(lambda: kept.calls == 2)
+        slow.release()
+    assert slow.calls == 1
+
+
+@anyio_too
+@both_kinds
+async def test_who_comes_later_has_a_deadline_of_his_own(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=0, deadline=0.1)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await until(lambda: probe.running)
+        health.deadline = PATIENCE
+        group.start_soon(read)
+        await until(lambda: reports)
+        assert reports[0].results["it"].reason is Reason.TIMEOUT
+        probe.release()
+    assert [report.status for report in reports] == [Status.FAILED, Status.OKAY]
+    assert probe.calls == 1
+
+
+@anyio_too
+@both_kinds
+async def test_where_the_first_leaves_the_others_still_watch_the_time(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run())
+
+    async with anyio.create_task_group() as group:
+        first = anyio.CancelScope()
+
+        async def read_first() -> None:
+            with first:
+                await health.run()
+
+        group.start_soon(read_first)
+        await until(lambda: probe.running)
+        health.deadline = 0.1
+        group.start_soon(read)
+        group.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        first.cancel()
+        await until(lambda: len(reports) == 2)
+        assert [report.results["it"].reason for report in reports] == [Reason.TIMEOUT] * 2
+        probe.release()
+
+
 # The group's deadline
 
 
@@ -346,6 +446,34 @@ async def test_the_answer_leaves_at_the_deadline(is_async: bool) -> None:
     await until(lambda: check.status is Status.OKAY)
     assert (await health.run()).status is Status.OKAY
     assert slow.calls == 1
+
+
+@anyio_too
+@both_kinds
+async def test_a_check_that_hangs_holds_up_nobody_who_has_not_to_wait_for_it(
+    is_async: bool,
+) -> None:
+    clock = ManualClock()
+    hangs, fine, alive = ScriptedProbe(is_async=is_async), ScriptedProbe(), ScriptedProbe()
+    health = Health(clock=clock, deadline=PATIENCE)
+    check = health.add("hangs", hangs, timeout=PATIENCE)
+    health.add("fine", fine, max_age=0)
+    health.add("alive", alive, groups=["live"], max_age=0)
+    assert (await health.run()).ok
+    hangs.hang()
+    clock.advance(2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: hangs.running)
+        for name in ("fine", "live"):
+            assert (await health.run(name)).ok
+            assert (await anyio.to_thread.run_sync(health.run_sync, name)).ok
+        assert health.last().ok
+        assert check.available
+        assert check.guard()(lambda: "called")() == "called"
+        assert hangs.running
+        hangs.release()
+    assert hangs.calls == 2
 
 
 @anyio_too

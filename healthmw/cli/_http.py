@@ -261,6 +261,9 @@ def _say(exc: Exception) -> str:
     # The two attributes are those of ssl.SSLError and its certificate errors.
     if untrusted := getattr(exc, "verify_message", None):
         return f"the certificate is not to be trusted: {untrusted} (give its CA with --cacert)"
-    if reason := getattr(exc, "reason", None):
+    reason = getattr(exc, "reason", None)
+    if reason == "WRONG_VERSION_NUMBER":  # OpenSSL's words for whatever is no TLS
+        return "wrong version number (does it speak TLS, or is it http://?)"
+    if reason:
         return str(reason).lower().replace("_", " ")
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

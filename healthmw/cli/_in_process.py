@@ -245,7 +245,7 @@ def dependency(text: str, *, name: str, timeout: float, strict: bool) -> InProce
     try:
         probe = probe_from_dsn(text, timeout=timeout * _PROBES_SHARE)
     except (ValueError, MissingExtraError) as exc:
-        raise CouldNotTell(scrub(str(exc), secrets)) from None
+        raise CouldNotTell(f"{name}: {scrub(str(exc), secrets)}") from None
     except Exception as exc:  # noqa: BLE001 - a third party's probe may raise anything
         raise CouldNotTell(f"{name}: {scrub_exception(exc, secrets)}") from None
     health = Health(deadline=timeout)

@@ -81,8 +81,9 @@ def question(
     args: argparse.Namespace, *, headers: Headers = (), kind: type[Question] = Question
 ) -> Question:
     """Return what the options of `add_question` say; `headers` are sent unless they are given."""
+    expected = _EXPECTED if args.expect is None else args.expect
     return kind(
-        expect=None if args.any_body else os.fsencode(args.expect or _EXPECTED),
+        expect=None if args.any_body else os.fsencode(expected),
         strict=args.strict,
         group=args.group,
         headers=[*headers, *args.header],

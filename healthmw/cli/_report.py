@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _BODY_LINES = 20
 
 
-def as_text(outcome: Outcome, *, ending: Ending, log: Excerpt) -> str:
+def as_text(outcome: Outcome, *, ending: Ending, status: int | None, log: Excerpt) -> str:
     """Return the verdict, and where it is not a pass, the last answer and the end of the log."""
     paint = Paint(sys.stdout)
     word = paint.verdict(outcome.verdict.upper())
     lines = [f"{word}  {outcome.reason}{_release(outcome)}"]
     if outcome.verdict is not Verdict.PASSED:
-        lines += ["", *_answer(outcome), "", *_log(log, paint)]
+        lines += ["", *_answer(outcome, ended=status is not None), "", *_log(log, paint)]
     if ending.killed:
         what = f"{_processes(ending.killed)} had not ended {seconds(ending.waited)} after TERM"
         lines += ["", f"Note: {what}: killed."]
@@ -78,10 +78,10 @@ def _release(outcome: Outcome) -> str:
     return f" (release {outcome.last.release})"
 
 
-def _answer(outcome: Outcome) -> Iterator[str]:
+def _answer(outcome: Outcome, *, ended: bool) -> Iterator[str]:
     if outcome.last is None or outcome.last.answer is None:
         yield f"No answer to {outcome.requests} request{'s' * (outcome.requests != 1)}."
-        if not outcome.reached:
+        if not (outcome.reached or ended):
             yield "Nobody listens there: does the server take its port from PORT?"
         return
     answer = outcome.last.answer

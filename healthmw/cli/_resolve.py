@@ -49,8 +49,8 @@ def _health(text: str, args: argparse.Namespace) -> Target:
     module, mark, attribute = text.partition(":")
     if not (mark and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))):
         raise CouldNotTell(
-            f"{text!r} is not a target: give http://..., https://..., unix:..., MODULE:ATTRIBUTE"
-            " or a dependency like postgresql://..."
+            f"{_plain(text)!r} is not a target: give http://..., https://..., unix:...,"
+            " MODULE:ATTRIBUTE or a dependency like postgresql://..."
         )
     _refuse(_options.of_http(args), text, "which is run in this process")
     from healthmw.cli._in_process import named
@@ -83,8 +83,11 @@ def _url(text: str, args: argparse.Namespace, kind: type[Question]) -> Target:
         host, port = parts.hostname or "", parts.port
         if not host.isascii():
             host = host.encode("idna").decode("ascii")
-    except ValueError as exc:
-        raise CouldNotTell(f"{_plain(text)!r} is not a URL: {exc}") from None
+    except ValueError:  # whose message may quote a password
+        raise CouldNotTell(
+            f"{_plain(text)!r} is not a URL: http://HOST[:PORT][/PATH], with a port up to 65535 and"
+            " special characters percent-encoded in what comes before the host"
+        ) from None
     if not host:
         raise CouldNotTell(f"{_plain(text)!r} names no host: http://HOST[:PORT][/PATH]")
     secure = parts.scheme.lower() == "https"
@@ -120,4 +123,10 @@ def _credentials(parts: SplitResult) -> Headers:
 def _plain(text: str) -> str:
     """Return `text` without what may be a password in it."""
     scheme, mark, rest = text.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0] if mark else text
+    if not mark:  # no URL, or one whose beginning is missing: ann:password@host
+        scheme, rest = "", text
+    rest, _, query = rest.partition("?")
+    if "@" in query:  # of a value in there, or is it all a password with a question mark in it?
+        return f"{scheme}{mark}***"
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{mark}{place}" if mark or not user else f"***{at}{place}"

@@ -92,7 +92,7 @@ def _smoke(args: argparse.Namespace, command: list[str]) -> int:
         )
         emit(json.dumps(report), sys.stdout)
     else:
-        emit(as_text(outcome, ending=ending, log=log), sys.stdout)
+        emit(as_text(outcome, ending=ending, status=status, log=log), sys.stdout)
     return code
 
 
@@ -122,7 +122,7 @@ def _endpoint(args: argparse.Namespace) -> Endpoint:
 def _command(args: argparse.Namespace, command: list[str], *, port: int) -> tuple[str, list[str]]:
     """Return the command as it is shown, and the words of it."""
     if args.procfile is not None:
-        line = _procfile.command(args.procfile, args.process)
+        line = _procfile.command(args.procfile, args.process or _smoke_options.PROCESS)
         return line, ["sh", "-c", line]
     words = [w.replace("{port}", str(port)).replace("{host}", args.host) for w in command]
     return shlex.join(words), words

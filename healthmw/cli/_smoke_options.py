@@ -8,6 +8,8 @@ import shlex
 from healthmw.cli import _options
 from healthmw.cli._target import DEFAULT_PATH
 
+PROCESS = "web"
+
 _USAGE = """\
 healthmw smoke [options] -- COMMAND [ARGUMENT ...]
        healthmw smoke [options] --procfile [FILE] [--process NAME]"""
@@ -68,8 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--process",
         metavar="NAME",
-        default="web",
-        help="which line of the Procfile (default: %(default)s)",
+        help=f"which line of the Procfile (default: {PROCESS})",
     )
     add(
         "--env",
@@ -165,6 +166,8 @@ def check(
         parser.error("what is to be started? Give -- COMMAND, or --procfile")
     if args.procfile is not None and command is not None:
         parser.error("give either --procfile or -- COMMAND, not both")
+    if args.procfile is None and args.process is not None:
+        parser.error("--process is a line of a Procfile: give --procfile too")
     if args.scheme == "http" and (args.cacert or args.insecure):
         parser.error("--cacert and --insecure are for --scheme https")
     if "PORT" in dict(args.env):

@@ -59,7 +59,7 @@ def run(words: list[str]) -> int:
     if command == []:
         parser.error("there is no command after --")
     if command and shutil.which(command[0]) is None:  # now, and not after the wait
-        raise CouldNotTell(f"command not found: {command[0]}")
+        raise CouldNotTell(_not_started(command[0]))
     targets = [resolve(text, args) for text in args.targets]
     progress = Progress()
     with Signals() as signals:
@@ -79,6 +79,12 @@ def run(words: list[str]) -> int:
         progress.line(f"Starting  {shlex.join(command)}")
         _become(command)
     return code
+
+
+def _not_started(name: str) -> str:
+    if os.sep in name and os.path.lexists(name):
+        return f"the command may not be executed: {name} (is it a program, and is it chmod +x?)"
+    return f"command not found: {name}"
 
 
 def _become(command: list[str]) -> NoReturn:

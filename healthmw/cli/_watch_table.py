@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table as Grid
@@ -28,6 +29,9 @@ _BARS = "▁▂▃▄▅▆▇█"
 _KEPT = 16
 _WIDE = 96
 _TITLES = ("", "status", "age", "took", "last runs", "breaker", "changed")
+_GIVE_WAY = ("last runs", "took", "age", "changed", "breaker")
+_NAMES = 10
+_GAP = 2
 
 
 class Table:
@@ -73,23 +77,33 @@ class Table:
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        with_breaker = any(row.breaker for row in self._rows.values())
-        titles = [title for title in _TITLES if with_breaker or title != "breaker"]
+        rows = [self._cells(name, row) for name, row in self._rows.items()]
+        grid = Grid(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+        titles = self._fitting(rows)
         for title in titles:
-            # On a narrow terminal the names give way: all else is short.
+            # On a narrow terminal the names are folded: all else is short.
             justify: JustifyMethod = "right" if title in {"age", "took"} else "left"
-            grid.add_column(
-                title,
-                no_wrap=title != "",
-                min_width=0 if title else 12,
-                overflow="fold",
-                justify=justify,
-            )
-        for name, row in self._rows.items():
-            cells = self._cells(name, row)
+            grid.add_column(title, no_wrap=title != "", overflow="fold", justify=justify)
+        for cells in rows:
             grid.add_row(*(cells[title] for title in titles))
         self._live.update(Group(grid, "", *self._faults()), refresh=True)
+
+    def _fitting(self, rows: Sequence[dict[str, Text | str]]) -> list[str]:
+        """Return the titles of the columns that have anything and leave the names room."""
+        widths = {
+            title: max(cell_len(str(text)) for text in (title, *(cells[title] for cells in rows)))
+            for title in _TITLES
+        }
+        widths[""] = min(widths[""], _NAMES)
+        titles = list(_TITLES)
+        if not any(row.breaker for row in self._rows.values()):
+            titles.remove("breaker")
+        for title in _GIVE_WAY:
+            if sum(widths[one] + _GAP for one in titles) <= self._live.console.width:
+                break
+            if title in titles:
+                titles.remove(title)
+        return titles
 
     def _cells(self, name: str, row: Row) -> dict[str, Text | str]:
         ago = self._changes.ago(name, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class HealthMiddleware:
         if self._drains:
             DRAINER.arm()  # where Django was set up before the server's handler, or before a fork
         asked = Request(*words_of_environ(request.META, rest))
-        caller = caller_of_environ(request.META, request)
+        caller = partial(caller_of_environ, request.META, request)
         if self._is_async:
             return self._answer(asked, caller)
         return as_django(self._endpoint.answer_sync(asked, caller))

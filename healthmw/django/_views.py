@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.http import HttpResponse
@@ -52,8 +53,8 @@ def health_view(
         if drains:
             DRAINER.arm()  # where the view was made before the server set its handler
         asked = Request(*words_of_environ(request.META, f"/{name}"))
-        answer = endpoint.answer_sync(asked, caller_of_environ(request.META, request))
-        return as_django(answer)
+        caller = partial(caller_of_environ, request.META, request)
+        return as_django(endpoint.answer_sync(asked, caller))
 
     return view
 

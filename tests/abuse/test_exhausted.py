@@ -35,7 +35,7 @@ def files():
     return len(os.listdir("/proc/self/fd"))
 
 @contextmanager
-def no_files():
+def no_files(left=0):
     was = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, was[1]))
     taken = []
@@ -44,6 +44,8 @@ def no_files():
             taken.append(os.open("/dev/null", os.O_RDONLY))
     except OSError:
         pass
+    for _ in range(left):
+        os.close(taken.pop())
     try:
         yield
     finally:
@@ -104,6 +106,35 @@ async def main():
     await health.aclose()
 
 anyio.run(main)
+"""
+    )
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_side_server_that_finds_too_few_files_says_so(left: int) -> None:
+    run_program(
+        _ASK
+        + f"""
+import urllib.request
+
+untold = []
+threading.excepthook = untold.append  # nobody is to be told but the caller
+health.serve(port=0).close()
+gc.collect()
+before = files()
+with no_files({left}):
+    try:
+        health.serve(port=0, stalled_after={None if left == 1 else 60})
+    except OSError as exc:
+        assert exc.errno == 24, exc
+    else:
+        raise AssertionError("it serves")
+gc.collect()
+assert files() <= before, (before, files())
+assert not untold, untold
+server = health.serve(port=0, stalled_after=60)
+assert urllib.request.urlopen(f"http://127.0.0.1:{{server.port}}/live").read() == b"OKAY"
+server.close()
 """
     )
 

@@ -192,7 +192,7 @@ def blames(error: BaseException, options: Iterable[str]) -> None:
 def test_a_health_takes_its_options_or_names_the_wrong_one(options: dict[str, Any]) -> None:
     try:
         health = Health(**options)
-    except (ValueError, TypeError) as exc:
+    except ValueError as exc:
         blames(exc, options)
         return
     health.add("database", ScriptedProbe())
@@ -208,7 +208,7 @@ def test_a_check_takes_its_options_or_names_the_wrong_one(
     health = Health()
     try:
         check = health.add(name, ScriptedProbe(), **options)
-    except (ValueError, TypeError) as exc:
+    except ValueError as exc:
         blames(exc, options | {"name": name})
         assert not health.checks
         return
@@ -225,7 +225,7 @@ def test_a_check_takes_its_options_or_names_the_wrong_one(
 def test_a_breaker_takes_its_options_or_names_the_wrong_one(options: dict[str, Any]) -> None:
     try:
         breaker = CircuitBreaker(**options)
-    except (ValueError, TypeError) as exc:
+    except ValueError as exc:
         blames(exc, options)
         return
     for _ in range(30):
@@ -249,7 +249,7 @@ def test_a_middleware_takes_its_options_or_names_the_wrong_one(options: dict[str
     for make, app in ((asgi.HealthMiddleware, _asgi_app), (wsgi.HealthMiddleware, _asgi_app)):
         try:
             make(app, Health(), **options)  # type: ignore[arg-type]  # never called
-        except (ValueError, TypeError) as exc:
+        except ValueError as exc:
             blames(exc, options)
 
 

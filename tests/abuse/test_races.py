@@ -192,6 +192,29 @@ def test_readers_writers_breakers_listeners_and_latecomers(max_age: float) -> No
 
 
 @pytest.mark.usefixtures("restless")
+def test_who_looks_sees_what_there_is_while_more_is_added() -> None:
+    for _ in range(times(4)):
+        health, _ = a_health()
+        names, over = set(health.checks), threading.Event()
+
+        def look(health: Health = health, names: Any = names, over: Any = over) -> None:
+            while not over.is_set():
+                assert health.checks.keys() >= names
+                assert len(health.members("ready")) >= len(names)
+                assert "live" in health.groups
+                health.validate()
+                health.start()
+
+        threads = [InThread(look) for _ in range(3)]
+        for number in range(100):
+            health.add(f"late{number}", ScriptedProbe(), timeout=AMPLE)
+            health.group(f"group{number}", checks=[f"late{number}"])
+        over.set()
+        for thread in threads:
+            thread.result()
+
+
+@pytest.mark.usefixtures("restless")
 def test_after_drain_nobody_is_told_to_come() -> None:
     for _ in range(times(15)):
         health, _ = a_health(max_age=0.001)

@@ -154,6 +154,9 @@ def test_expect_another_body(bench: Bench) -> None:
         assert bench.run("check", "--expect", "schön", f"http://{place}").code == 0
         assert bench.run("check", "--any-body", f"http://{place}").code == 0
         assert bench.run("check", "--expect", "sch", f"http://{place}").code == 1
+        assert bench.run("check", "--expect", "", f"http://{place}").code == 1
+    with answering(answer(b"", "204 No Content")) as place:
+        assert bench.run("check", "--expect", "", f"http://{place}").code == 0
 
 
 def test_what_is_sent(bench: Bench) -> None:
@@ -340,7 +343,7 @@ def test_tls_with_what_does_not_speak_it(bench: Bench) -> None:
     with _raw(b"220 mail.example.com ESMTP\r\n") as place:
         run = bench.run("check", f"https://{place}")
     assert run.code == 2
-    assert f"https://{place}/health_check: TLS: wrong version number" in run.out
+    assert f"https://{place}/health_check: TLS: wrong version number (does it speak TLS" in run.out
 
 
 def test_a_socket_path_that_can_not_be(bench: Bench) -> None:
@@ -425,11 +428,20 @@ def test_json(bench: Bench) -> None:
     ("target", "said"),
     [
         ("gopher://ann:swordfish@db/app", "there is no probe for gopher://; known are amqp,"),
-        ("postgresql://ann:swordfish@db:port/app", "a DSN looks like postgresql://HOST:PORT"),
+        (
+            "postgresql://ann:swordfish@db:port/app",
+            "postgresql://db:port/app: a DSN looks like postgresql://HOST:PORT",
+        ),
         ("localhost:8000", "is not a target: give http://"),
         ("http://", "names no host"),
         ("http://ann:swordfish@host:99999/", "'http://host:99999/' is not a URL"),
         ("http://[::1/", "is not a URL"),
+        ("http://ann:swordfish#1@host/", "'http://host/' is not a URL: "),
+        ("http://ann:swordfish\N{ACCOUNT OF}@host/", "'http://host/' is not a URL: "),
+        ("ann:swordfish@db:5432/app", "'***@db:5432/app' is not a target: give http://"),
+        ("postgresql:/ann:swordfish@db/app?x=1", "'***@db/app' is not a target: give http://"),
+        ("redis://db:port/0?password=sword@swordfish", "redis://***: "),
+        ("redis://:sword?swordfish@db:port/0", "redis://***: "),
         ("unix:", "is not a Unix socket and a path"),
         ("unix:/run/x.sock:up", "is not a Unix socket and a path"),
     ],

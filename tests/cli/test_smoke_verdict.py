@@ -53,6 +53,7 @@ def test_a_server_that_dies_early_fails_at_once(bench: Bench) -> None:
     assert "the server ended by itself" in run.out
     assert "exit status 3" in run.out
     assert "| no such table: users" in run.out
+    assert "Nobody listens there" not in run.out, "of what has ended that goes without saying"
     assert run.seconds < 60
 
 

@@ -208,6 +208,22 @@ def test_the_table_has_what_the_server_tells_of_its_past(bench: Bench) -> None:
     assert re.search(row, narrow), narrow
 
 
+@pytest.mark.parametrize("columns", [30, 40, 50])
+def test_a_narrow_terminal_keeps_names_and_verdicts(bench: Bench, columns: int) -> None:
+    entry = {"status": "fail", "output": "OSError: away", "time": "2026-01-01T00:00:00Z",
+             "healthmw": {"status": "failed", "breaker": {"state": "half_open"}}}  # fmt: skip
+    text = json.dumps({"status": "fail", "checks": {"search": [entry]}})
+    reply = answer(text.encode()).replace(b"text/plain", b"application/health+json")
+    with answering(reply) as place:
+        shown = _on_a_terminal(
+            "watch", "--count=1", f"http://{place}", COLUMNS=str(columns), PYTHONIOENCODING="utf-8"
+        )
+    table = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert re.search(r"^ +status ", table, re.MULTILINE), table
+    assert re.search(r"^  search +FAILED ", table, re.MULTILINE), table
+    assert ("half_open" in table) == (columns > 30), table
+
+
 def test_a_watch_without_rich_is_lines(bench: Bench) -> None:
     (bench.folder / "rich.py").write_text("raise ImportError")
     with answering(OKAY) as place:
@@ -240,6 +256,7 @@ _SMOKE = ["--", "true"]
         (["gunicorn", "app:app"], "put -- before the command: healthmw smoke -- gunicorn app:app"),
         (["gunicorn", *_SMOKE], "what is 'gunicorn'? Options come before --, the command after it"),
         (["--procfile", "Procfile", *_SMOKE], "give either --procfile or -- COMMAND, not both"),
+        (["--process=web", *_SMOKE], "--process is a line of a Procfile: give --procfile too"),
         (["--cacert=x", *_SMOKE], "--cacert and --insecure are for --scheme https"),
         (["--insecure", *_SMOKE], "--cacert and --insecure are for --scheme https"),
         (["--env=PORT=1", *_SMOKE], "--env PORT: give the port with --port"),

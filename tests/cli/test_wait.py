@@ -154,6 +154,13 @@ def test_a_command_that_is_not_there_is_told_before_the_wait(bench: Bench) -> No
     assert run.seconds < 20
 
 
+def test_a_command_that_is_not_executable_is_told_before_the_wait(bench: Bench) -> None:
+    (bench.folder / "start.sh").write_text("#!/bin/sh\n")
+    run = bench.run("wait", "http://localhost:1", "--", "./start.sh")
+    assert run.code == 2
+    assert "the command may not be executed: ./start.sh (is it a program, and" in run.err
+
+
 def test_a_command_that_can_not_be_started(bench: Bench) -> None:
     file = bench.folder / "start"
     file.write_text("neither a script nor a program\n")

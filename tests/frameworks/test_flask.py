@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Blueprint, Flask
@@ -42,6 +42,9 @@ def test_each_app_of_a_factory_has_its_own_health() -> None:
     assert [list(health.checks) for health in healths] == [["disk"], ["disk"]]
     assert not healths[0].checks["disk"].critical
     assert disk() is None
+    forgetful: Any = extension
+    with pytest.raises(TypeError, match=r"^name must be a str, not function$"):
+        forgetful.probe(disk)
 
 
 def test_options_come_from_the_config_first() -> None:

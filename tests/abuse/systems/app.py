@@ -2,7 +2,8 @@
 
 Each `Health` is mounted at a path of its own and has the same checks: critical or not, run on
 request or in the background. `/hurt?HOW` and `/heal` are routes of the app, `/held` tells what the
-process holds, and `/hello` is what it is for.
+process holds, and `/hello` is what it is for. There is a bare one too, without a `Health`: the same
+harm done to it shows what of the harm is the app's own.
 """
 
 from __future__ import annotations
@@ -98,8 +99,9 @@ class Hurt:
             host = "127.0.0.1"
         return self._resolve(host, *rest, **options)
 
-    def by(self, how: str) -> None:
-        getattr(self, how.replace("-", "_"))()
+    def by(self, how: str) -> int:
+        """Do it; return how much harm was still to be done."""
+        return getattr(self, how)() or 0
 
     def names(self) -> None:
         self._names = False
@@ -108,14 +110,16 @@ class Hurt:
         usual = self._time
         time.time = lambda: usual() - 86400.0
 
-    def files(self) -> None:
+    def files(self) -> int:
+        """Take all that are free; return how many that were."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         self._limit(resource.RLIMIT_NOFILE, (min(256, most), most))
+        before = len(self._files)
         try:
             while True:
                 self._files.append(os.open("/dev/null", os.O_RDONLY))
         except OSError:
-            return
+            return len(self._files) - before
 
     def memory(self) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -154,7 +158,7 @@ class Hurt:
         self._over.set()
 
     def _limit(self, which: int, limits: tuple[int, int]) -> None:
-        self._was[which] = resource.getrlimit(which)
+        self._was.setdefault(which, resource.getrlimit(which))
         resource.setrlimit(which, limits)
 
 
@@ -185,8 +189,7 @@ def answer(path: str, query: str) -> tuple[int, bytes]:
     if path == "/held":
         return 200, json.dumps(held()).encode()
     if path == "/hurt":
-        HURT.by(query)
-        return 200, b""
+        return 200, str(HURT.by(query)).encode()
     if path == "/heal":
         HURT.heal()
         return 200, b""
@@ -202,7 +205,8 @@ async def _asgi_hello(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "lifespan.shutdown.complete"})
         return
     status, body = answer(scope["path"], scope["query_string"].decode())
-    await send({"type": "http.response.start", "status": status, "headers": []})
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -213,6 +217,16 @@ def _wsgi_hello(environ: Any, start_response: Any) -> Iterable[bytes]:
 
 
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def bare_asgi() -> Any:
+    """Make the ASGI app that has no `Health`."""
+    return _asgi_hello
+
+
+def bare_wsgi() -> Any:
+    """Make the WSGI app that has no `Health`."""
+    return _wsgi_hello
 
 
 def asgi() -> Any:

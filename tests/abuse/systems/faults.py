@@ -1,15 +1,48 @@
 """What befalls the app of the matrix or what it needs, and what each kind of check has to say.
 
-`python -m tests.abuse.systems.faults` writes the page `docs/reference/abuse-table.md`, from what
-the tests expect; it is they that see whether it is so.
+`python -m tests.abuse.systems.faults` writes the page `docs/reference/abuse-table.md`: the verdicts
+from what the tests expect, for it is they that see whether it is so, and how much longer the app's
+own route took from what `make abuse-table` has measured.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "abuse-table.md"
+SLOWDOWNS = Path(__file__).with_name("slowdowns.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """Medians, in microseconds, of a route of the app, and of the bare app without healthmw."""
+
+    ours: int
+    bare: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slowdown:
+    """How long a route of the app takes with nothing the matter, and during a fault."""
+
+    usual: Took
+    during: Took
+
+    @property
+    def ours(self) -> float:
+        return self.during.ours / self.usual.ours
+
+    @property
+    def bare(self) -> float:
+        return self.during.bare / self.usual.bare
+
+    @property
+    def by_healthmw(self) -> float:
+        """What the fault, and the machine, does to the bare app too is not healthmw's doing."""
+        return self.ours / self.bare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +122,7 @@ FAULTS = {
         ),
         Fault(
             name="event loop blocked",
-            what="a route of the app blocks for 2 s (WSGI: a thread of it)",
+            what="a route of the app blocks for 2 s, again and again (WSGI: a thread of it)",
             hurts="block",
         ),
         Fault(
@@ -124,7 +157,7 @@ FAULTS = {
 _HEAD = """\
 # The abuse table
 
-<!-- Written by `make abuse-table` from what tests/abuse expects: don't edit. -->
+<!-- Written by `make abuse-table` from what tests/abuse expects and measures: don't edit. -->
 
 What an app answers while something goes wrong with it, or with what it needs. The tests see it on
 real servers: uvicorn (ASGI) and gunicorn's gthread workers (WSGI), with a real Redis and a proxy
@@ -148,12 +181,61 @@ no healthy check was failed for it.
 """
 
 
+_SLOWDOWNS = """
+## The app's own route
+
+How long a route of the app that needs nothing takes while the fault lasts, in multiples of what it
+took before; the four `Health`s are asked twenty times a second each, then as before. The same app
+without healthmw runs beside it. It is asked in turn, and what befalls the process befalls it as
+well: what it suffers itself is the app's own affair, or the machine's. These are medians of
+{rounds} answers (where the loop is blocked, of one answer a block){about}.
+
+| fault | uvicorn | without healthmw | gunicorn | without healthmw |
+|---|---|---|---|---|
+"""
+
+_HONESTLY = """
+While its event loop is blocked for 2 s an app answers nobody, whatever is mounted in it, and so it
+does at once when it is free again. Of a WSGI app one thread is blocked, and the others answer.
+"""
+
+
+def measured() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(SLOWDOWNS.read_text(encoding="utf-8"))
+    return found
+
+
+def slowdowns(interface: str) -> dict[str, Slowdown]:
+    """Return what was measured of each fault."""
+    return {
+        fault: Slowdown(usual=Took(**took["usual"]), during=Took(**took["during"]))
+        for fault, took in measured()[interface].items()
+    }
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
 def page() -> str:
-    rows = [
+    verdicts = "".join(
         f"| {fault.name} | {fault.what} | `{fault.critical}` | `{fault.minor}` |\n"
         for fault in FAULTS.values()
-    ]
-    return _HEAD + "".join(rows) + _TAIL
+    )
+    asgi, wsgi = slowdowns("asgi"), slowdowns("wsgi")
+    slower = "".join(
+        f"| {name} | {_times(asgi[name].ours)} | {_times(asgi[name].bare)} "
+        f"| {_times(wsgi[name].ours)} | {_times(wsgi[name].bare)} |\n"
+        for name in FAULTS
+    )
+    found = measured()
+    about, versions = found["about"], found["about"]["versions"]
+    shown = (
+        f", on Python {about['python']}, uvicorn {versions['uvicorn']},\n"
+        f"gunicorn {versions['gunicorn']} and {about['cores']} cores of an {about['processor']}"
+    )
+    head = _SLOWDOWNS.format(rounds=found["rounds"], about=shown)
+    return _HEAD + verdicts + _TAIL + head + slower + _HONESTLY
 
 
 if __name__ == "__main__":

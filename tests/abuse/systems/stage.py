@@ -7,17 +7,20 @@ import http.client
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
 from tests.abuse.systems.app import LIMIT, NAME
+from tests.abuse.systems.faults import Took
 from tests.faults.proxy import LoopThread, Mode, Proxy
-from tests.servers.boot import KINDS, Server
+from tests.servers.boot import KINDS, ROOT, Server
 from tests.services.servers import PASSWORD, Redis
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ PATIENCE = 45.0
 CELLS = ("critical-request", "critical-background", "minor-request", "minor-background")
 
 _PAUSE = 0.05
+_THREADS = 16
+"""Those of a server for WSGI."""
 _numbers = itertools.count(os.getpid() % 20000 * 4)
 
 
@@ -76,6 +81,33 @@ class Verdict:
 
     def __repr__(self) -> str:
         return f"{self.code} {self.status} {self.amiss}"
+
+
+class Stopwatch:
+    """Measures how long the app's own route takes, and that of the bare app, in turn."""
+
+    def __init__(self, *ports: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.abuse.systems.stopwatch", *map(str, ports)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.measure(1)
+
+    def measure(self, rounds: int, first: str = "") -> Took:
+        """Return the medians of so many answers, or of fewer where they take long."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{rounds} {first}\n")
+        self._process.stdin.flush()
+        ours, bare = json.loads(self._process.stdout.readline())
+        return Took(ours=round(statistics.median(ours)), bare=round(statistics.median(bare)))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=PATIENCE)
 
 
 class Hole:
@@ -170,7 +202,7 @@ class Stage:
         self.interface = interface
         self._folder = folder
         self._stack = contextlib.ExitStack()
-        self._holders: list[Client] = []
+        self._holders: list[tuple[threading.Thread, Client]] = []
         self.without: dict[str, str] = {}
         """The checks that there can't be on this machine, and why."""
 
@@ -204,17 +236,26 @@ class Stage:
         self.disk = self._try("folder", lambda: Disk(self._folder / "disk"))
         if self.disk is not None:
             environ["FOLDER"] = str(self.disk.folder)
+        self.server = self._serve(self.interface, self._folder, environ)
+        bare_folder = self._folder / "bare"
+        bare_folder.mkdir()
+        self.bare = self._serve(f"bare_{self.interface}", bare_folder, {})
+        port = self.server.port
+        self.clients = {cell: Client(port) for cell in (*CELLS, "app", "hurt")}
+        self._hurting = [self.clients["hurt"], Client(self.bare.port)]
+        for client in {*self.clients.values(), *self._hurting}:
+            keep(client.close)
+        self._stopwatch = Stopwatch(port, self.bare.port)
+        keep(self._stopwatch.close)
+
+    def _serve(self, app: str, folder: Path, environ: dict[str, str]) -> Server:
         kind = KINDS["uvicorn asyncio" if self.interface == "asgi" else "gunicorn gthread"]
-        target = f"tests.abuse.systems.app:{self.interface}"
+        target = f"tests.abuse.systems.app:{app}"
         extra: tuple[str, ...] = ("--factory", "--timeout-keep-alive", "600", "--no-access-log")
         if self.interface == "wsgi":
-            extra = ("--keep-alive", "600", "--timeout", "300", "--threads", "16")
+            extra = ("--keep-alive", "600", "--timeout", "300", "--threads", str(_THREADS))
             target += "()"
-        server = Server(kind.command(target, 1, *extra), self._folder, **environ)
-        self.server = self._stack.enter_context(server)
-        self.clients = {cell: Client(server.port) for cell in (*CELLS, "app", "hurt")}
-        for client in self.clients.values():
-            keep(client.close)
+        return self._stack.enter_context(Server(kind.command(target, 1, *extra), folder, **environ))
 
     def _try(self, check: str, make: Callable[[], Any]) -> Any:
         """Make what only root can, and not in every container."""
@@ -232,6 +273,20 @@ class Stage:
     def held(self) -> dict[str, int]:
         found: dict[str, int] = json.loads(self.clients["app"].get("/held")[2])
         return found | {"connections": self.proxy.open}
+
+    def timed(
+        self, rounds: int, poll: Callable[[str, threading.Event], None], first: str = ""
+    ) -> Took:
+        """Measure the app's own route while `poll(cell, over)` goes on for each cell.
+
+        Each round another route may be asked `first`, and its answer not be waited for.
+        """
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            measured = pool.submit(self._stopwatch.measure, rounds, first)
+            measured.add_done_callback(lambda _: over.set())
+            self.all_cells(lambda cell: poll(cell, over))
+            return measured.result()
 
     def settled(self) -> dict[str, int]:
         """Return what is held at most, in a while in which nothing happens but polls."""
@@ -292,19 +347,35 @@ class Stage:
         }[fault.name]
 
     def _hurt(self, fault: Fault) -> None:
-        status, _, body = self.clients["hurt"].get(f"/hurt?{fault.hurts}")
-        assert status == 200, body
+        for client in self._hurting:
+            # Checks that were under way give back the files that they had, one by one.
+            calm, give_up = 0, time.monotonic() + PATIENCE
+            while calm < (10 if fault.hurts == "files" else 1):
+                status, _, harm = client.get(f"/hurt?{fault.hurts}")
+                assert status == 200, harm
+                calm = calm + 1 if harm == "0" else 0
+                assert time.monotonic() < give_up
+                time.sleep(_PAUSE)
         if fault.hurts == "threads" and self.interface == "wsgi":
-            # One thread of the server's is left for all that is asked.
-            self._holders = [Client(self.server.port) for _ in range(11)]
-            for client in self._holders:
-                threading.Thread(target=client.get, args=("/hurt?wait",), daemon=True).start()
+            for server in (self.server, self.bare):
+                self._hold_threads(server)
+
+    def _hold_threads(self, server: Server) -> None:
+        """Leave one of the server's threads for all that is asked."""
+        for _ in range(_THREADS - 1):
+            client = Client(server.port)
+            holder = threading.Thread(target=client.get, args=("/hurt?wait",), daemon=True)
+            holder.start()
+            self._holders.append((holder, client))
 
     def _heal(self) -> None:
-        status, _, body = self.clients["hurt"].get("/heal")
-        assert status == 200, body
+        for client in self._hurting:
+            status, _, body = client.get("/heal")
+            assert status == 200, body
         while self._holders:
-            self._holders.pop().close()
+            holder, client = self._holders.pop()
+            holder.join(PATIENCE)
+            client.close()
 
     def _answers(self, mode: Mode) -> None:
         self.proxy.mode = mode

@@ -1,0 +1,98 @@
+"""Options, checked: what makes no sense is refused at once, by the option's name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class WrongTypeError(TypeError, ValueError):
+    """An option was given what it has no use for, whatever its value.
+
+    Every wrong option raises `ValueError`; this one is what Python has for it besides.
+    """
+
+
+def name_of(option: str, value: object) -> str:
+    """Return `value` if it can name a check or group (it becomes part of a path)."""
+    value = text(option, value)
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{option}={value!r} can't be part of a path: use up to 64 letters, digits, "
+            "'-', '_' and '.', beginning with a letter or digit"
+        )
+    return value
+
+
+def names(option: str, values: object) -> frozenset[str]:
+    """Return `values` as a set, if it is a collection of names."""
+    if isinstance(values, str):
+        raise WrongTypeError(f"{option} must be a collection of names: write {option}=[{values!r}]")
+    if not isinstance(values, Iterable):
+        raise WrongTypeError(f"{option} must be a collection of names, not {type(values).__name__}")
+    found: set[str] = set()
+    for value in values:
+        if not isinstance(value, str):
+            raise WrongTypeError(f"{option} must be a collection of names, and {value!r} is none")
+        found.add(value)
+    return frozenset(found)
+
+
+def seconds(option: str, value: object, *, zero: bool = False) -> float:
+    """Return `value` if it is a finite number of seconds above 0 (or, with `zero`, not below)."""
+    value = _number(option, value, "a number of seconds")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        least = "0 or more" if zero else "above 0"
+        raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
+    return float(value)
+
+
+def rate(option: str, value: object) -> float:
+    """Return `value` if it is a finite number above 0."""
+    value = _number(option, value, "a number")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{option}={value!r} must be a finite number above 0")
+    return float(value)
+
+
+def count(option: str, value: object) -> int:
+    """Return `value` if it is a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongTypeError(f"{option} must be a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{option}={value!r} must be 1 or more")
+    return value
+
+
+def flag(option: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise WrongTypeError(f"{option} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def text(option: str, value: object) -> str:
+    """Return `value` if it is a str."""
+    if not isinstance(value, str):
+        raise WrongTypeError(f"{option} must be a str, not {type(value).__name__}")
+    return value
+
+
+def check_function(option: str, value: object) -> None:
+    """Raise `WrongTypeError` unless `value` can be called."""
+    if not callable(value):
+        raise WrongTypeError(f"{option} must be a function, not {type(value).__name__}")
+
+
+def _number(option: str, value: object, wanted: str) -> float:
+    """Return `value` if it is a number, and infinity for an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongTypeError(f"{option} must be {wanted}, not {type(value).__name__}")
+    try:
+        float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return value
