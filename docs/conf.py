@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
@@ -72,5 +73,17 @@ def miss_no_public_name(_app: Sphinx, env: BuildEnvironment) -> None:
                 logging.getLogger(__name__).warning("not in the reference: %s.%s", module, name)
 
 
+def miss_no_docstring(
+    _app: Sphinx, _what: str, name: str, value: object, skip: bool, _: object
+) -> None:
+    """Warn of what autodoc leaves out for want of a docstring."""
+    value = getattr(value, "fget", value)
+    home = str(getattr(value, "__module__", None))
+    ours = callable(value) and home.startswith("healthmw") and not name.startswith("_")
+    if ours and skip and not inspect.getdoc(value):
+        logging.getLogger(__name__).warning("no docstring: %s in %s", name, home)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", miss_no_public_name)
+    app.connect("autodoc-skip-member", miss_no_docstring)

@@ -43,6 +43,7 @@ class Demo:
         self._folder = folder
         self._stack = stack
         self._answers = 0
+        self._took = 0.0  # seconds, for a release that was well
         self._payments = self._server("python downstream.py", cwd=HERE, name="payments")
         self._shops = {name: self._shop(name) for name in SHOPS}
 
@@ -135,7 +136,9 @@ class Demo:
 
     def a_release_that_is_well(self) -> None:
         self._screen.step("Before the next release gets traffic: the release phase tries it")
-        self._smoke("fastapi", expected=0, so="the deploy goes on")
+        begun = time.monotonic()
+        self._smoke("fastapi", expected=0, says="200 OKAY", so="the deploy goes on")
+        self._took = time.monotonic() - begun
 
     def a_release_that_is_not(self) -> None:
         self._screen.step("The same with a database that nobody has migrated")
@@ -143,8 +146,9 @@ class Demo:
         self._screen.command("fastapi", f"export DATABASE_URL=sqlite:///{missing}")
         self._smoke(
             "fastapi",
-            "--timeout 4",
+            f"--timeout {2 * self._took:.0f}",  # it must have booted, to say what is wrong
             expected=1,
+            says="503 FAILED: database (failed)",
             so="the deploy halts, and the old release goes on serving",
             DATABASE_URL=f"sqlite:///{missing}",
         )
@@ -236,7 +240,14 @@ class Demo:
             time.sleep(0.1)
 
     def _smoke(
-        self, name: str, options: str = "", *, expected: int, so: str, **variables: str
+        self,
+        name: str,
+        options: str = "",
+        *,
+        expected: int,
+        says: str,
+        so: str,
+        **variables: str,
     ) -> None:
         command = f"healthmw smoke --procfile {options}".rstrip()
         self._screen.command(name, f"cd {(HERE / name).relative_to(HERE.parent)} && {command}")
@@ -250,10 +261,14 @@ class Demo:
         )
         with smoke:
             self._stack.callback(smoke.terminate)  # it stops what it has started; later it is over
+            said = ""
             for line in smoke.stdout or ():
+                said += line
                 self._screen.output(line.rstrip())
         if smoke.returncode != expected:
             raise NotAsClaimedError(f"{command} was to exit {expected}, not {smoke.returncode}")
+        if says not in said:
+            raise NotAsClaimedError(f"{command} was to say {says}")
         self._answers += 1
         self._screen.exit_status(expected, so)
 

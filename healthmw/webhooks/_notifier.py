@@ -142,6 +142,7 @@ class Notifier(ABC):
         """Return URL, headers and JSON body of the notice."""
 
     def headline(self, event: StatusChange, *, resolved: bool) -> str:
+        """Say in one line which check is what."""
         what = "is well again" if resolved else f"is {event.new} ({event.reason})"
         return f"{self._service}: check {event.check} {what}"
 
