@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import os
 import socket
+import sys
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -190,6 +191,21 @@ def shut_down_after(seconds: float) -> Iterator[Callable[[int], None]]:
     finally:
         for sock in watched:
             sock.close()
+
+
+def let_go_when_cancelled(connection: Any) -> None:
+    """Have psycopg say nothing to the server when a query on its async `connection` is cancelled.
+
+    By itself it asks the server to cancel the query, by a second connection, and waits for both to
+    end. One that hangs does not answer there either; and before libpq 17 the wait for it may hold
+    Python's lock, so that the whole process hangs with the server. The connection is not usable
+    afterwards, and is to be closed.
+    """
+    connection.cancel_safe = _let_go
+
+
+async def _let_go(**_options: object) -> None:
+    raise sys.exception() or asyncio.CancelledError  # psycopg calls this as it handles the former
 
 
 def with_latency(outcome: Outcome, seconds: float) -> Outcome:

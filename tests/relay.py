@@ -20,6 +20,7 @@ class Relay:
     def __init__(self, target: int) -> None:
         self._target = target
         self._speaks = True
+        self.taken = 0  # how many connections were made to it
         self._connections: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -76,6 +77,7 @@ class Relay:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
             client.setblocking(False)
+            self.taken += 1
             serving = self._loop.create_task(self._serve(client))
             self._serving.add(serving)
             serving.add_done_callback(self._serving.discard)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from healthmw._driver import (
     check_timeout,
+    let_go_when_cancelled,
     look_up_any,
     require_asyncio,
     shut_down_after,
@@ -173,6 +174,7 @@ class PsycopgProbe:
         if not found.get("hostaddr"):
             await look_up_any(str(found.get("host") or "").split(","))
         connection: AsyncDictConnection = await kind.connect(conninfo, **options)
+        let_go_when_cancelled(connection)
         try:
             if configure is not None:
                 await configure(connection)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._driver import Undisturbed, shut_down_after
+from healthmw._driver import Undisturbed, let_go_when_cancelled, shut_down_after
 from healthmw._sockets import connect_pg8000, connect_pymysql
 from healthmw.exceptions import ProbeFailedError
 
@@ -204,6 +204,8 @@ def _connect_in_time(
         connection = _connect(dialect, cargs, options, bounds)
     if not dialect.is_async:
         watch_connection(bounds.watch, connection)
+    elif dialect.driver == "psycopg":
+        let_go_when_cancelled(dialect.get_driver_connection(connection))
     return connection
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,8 @@ from healthmw.probes import (
     PyMySQLProbe,
 )
 from tests.probes.running import Runner
-from tests.services.servers import PASSWORD, MariaDB
+from tests.relay import Relay
+from tests.services.servers import PASSWORD, MariaDB, PostgreSQL
 from tests.services.sql_view import PATIENCE, ServerView
 from tests.waiting import InThread, foreign_threads, until_sync
 
@@ -176,6 +178,24 @@ def test_a_server_that_hangs(database: Database, run: Runner) -> None:
     database.wait_for_clients(0)
 
 
+def test_psycopg_is_cancelled_without_a_second_connection(
+    postgresql: PostgreSQL, run: Runner
+) -> None:
+    # By which it asks the server to cancel the query: one that hangs doesn't. Before libpq 17 it
+    # waits for that with Python's lock held, and the process as a whole hangs too.
+    with Relay(postgresql.port) as relay:
+        dsn = postgresql.dsn().replace(f":{postgresql.port}", f":{relay.port}")
+        probe = PsycopgProbe(dsn, timeout=0.5)
+        passes_soon(run, probe)
+        taken = relay.taken
+        with relay.hangs():
+            assert fails(run, probe) == "no answer within 0.5 s"
+            with socket.create_connection(("127.0.0.1", relay.port)):  # after any other
+                until_sync(lambda: relay.taken > taken)
+            assert relay.taken == taken + 1
+        run.close_probe(probe)
+
+
 def test_closing_while_the_server_hangs_is_bounded(database: Database, run: Runner) -> None:
     probe = database.probe()
     run(probe)
@@ -267,9 +287,15 @@ async def psycopg_pool_of(dsn: str) -> AppPool:
     async def settings() -> dict[str, object]:
         return {"options": "-c lock_timeout=7s"}
 
+    takes_functions = not psycopg_pool.__version__.startswith("3.2.")  # for its settings
     pool: psycopg_pool.AsyncConnectionPool[Any]
     pool = psycopg_pool.AsyncConnectionPool(
-        dsn, min_size=1, max_size=1, open=False, kwargs=settings, configure=configure
+        dsn,
+        min_size=1,
+        max_size=1,
+        open=False,
+        kwargs=settings if takes_functions else await settings(),
+        configure=configure,
     )
     await pool.open(wait=True)
     return AppPool(pool, PsycopgProbe(pool))
