@@ -157,8 +157,8 @@ class _Seen:
 
 def _age(written: Any) -> float | None:
     """Return how old a time is that RQ wrote; None where there is none: its key has expired."""
-    from rq.utils import utcparse
-
     if written is None:
         return None
-    return max(0.0, (datetime.now(UTC) - utcparse(written.decode())).total_seconds())
+    # Not by rq.utils.utcparse, whose times have no zone in RQ 2.0.
+    then = datetime.fromisoformat(written.decode()).replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - then).total_seconds())

@@ -164,7 +164,7 @@ def test_celerys_probe_does_no_work_of_the_workers(lend: Lend) -> None:
                 pool.submit(ask).result()
             if not number:
                 before = len([*Path("/dev/fd").iterdir()])
-        assert len([*Path("/dev/fd").iterdir()]) == before
+        assert len([*Path("/dev/fd").iterdir()]) <= before
         assert inspector.zcard("unacked_index") == 1
         assert inspector.llen("celery") == 0
         taken.ack()
