@@ -18,7 +18,7 @@ help: ## Show the targets
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "healthmw needs Python 3.11 or newer; say which: make PYTHON=python3.13 ..."; exit 1; }
-	@echo "Installing the development environment into $(VENV) ..."
+	@echo "Installing the development environment into $(VENV): a minute or two ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet --quiet --upgrade $(CONSTRAINTS) pip
 	@$(PIP) install --quiet --quiet $(CONSTRAINTS) --group dev --editable '.[all]'
