@@ -8,6 +8,7 @@ compared with what is claimed here: where one differs, the exit status is 1.
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 import signal
 import subprocess
@@ -206,7 +207,8 @@ class Demo:
         health: str | None = None,
     ) -> None:
         shop = self._shops[name]
-        self._screen.command(name, f"curl {'-i ' if health else ''}{shop.url}{path}")
+        url = shlex.quote(shop.url + path)
+        self._screen.command(name, f"curl {'-i ' if health else ''}{url}")
         self._screen.answer(
             self._expect(
                 shop.url + path, status=status, body=body, contains=contains, health=health

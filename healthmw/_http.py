@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from healthmw._answers import answer
 from healthmw._facts import view
 from healthmw._gate import Gate, Standing
+from healthmw._health import Health
 from healthmw._negotiate import Format, Wishes, wishes_of
 from healthmw._options import WrongTypeError, text
 from healthmw._request import as_text
@@ -21,7 +22,6 @@ from healthmw._view import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from healthmw._health import Health
     from healthmw._model import Report
     from healthmw._request import Request
     from healthmw.access import Authorizer, Caller
@@ -81,6 +81,8 @@ class Endpoint:
         authorize: Authorizer | Iterable[Authorizer] | None = None,
         sync: bool = False,
     ) -> None:
+        if not isinstance(health, Health):
+            raise WrongTypeError(f"health must be a Health, not {type(health).__name__}")
         self.health = health
         self.path = _checked(path)
         self.gate = Gate(show=show, authorize=authorize, clock=health.clock)

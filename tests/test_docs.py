@@ -119,6 +119,15 @@ def test_commands_on_a_page_exist_and_so_do_their_options(page: Path) -> None:
                     assert option.partition("=")[0] in described, f"{words}: {option}"
 
 
+@pages_with("console")
+def test_what_a_shell_would_read_as_a_pattern_is_quoted(page: Path) -> None:
+    # zsh refuses a line with a pattern that no file matches: `curl http://localhost/?verbose`.
+    for block in blocks(page):
+        if block.language == "console":
+            bare = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "", block.code)
+            assert not re.search(r"^\$ .*://\S*[?&]", bare, re.MULTILINE), block.code
+
+
 def without_code(page: Path) -> str:
     return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 

@@ -147,6 +147,13 @@ def test_a_path_that_is_none_is_refused(transport: Transport, path: str, kind: s
         getattr(transport, kind)(healthy(), path=path)
 
 
+@pytest.mark.parametrize("kind", ["middleware", "app"])
+def test_what_is_no_health_is_refused(transport: Transport, kind: str) -> None:
+    wrong: Any = object()
+    with pytest.raises(ValueError, match="health must be a Health, not object"):
+        getattr(transport, kind)(wrong)
+
+
 def test_a_path_of_another_type_is_refused(transport: Transport) -> None:
     options: dict[str, Any] = {"path": b"/health_check"}
 
