@@ -96,6 +96,15 @@ def test_what_a_probe_measured_is_scrubbed_before_anybody_gets_it() -> None:
     assert result.measurements["grains"] == "out of range"  # or there would be no repr of it
 
 
+def test_whole_numbers_are_kept_as_far_as_64_bits_hold_them() -> None:
+    kept = {"most": 2**63 - 1, "least": -(2**63)}
+    beyond = {"more": 2**63, "less": -(2**63) - 1}
+    health = Health()
+    health.add("it", ScriptedProbe(kept | beyond))
+    measured = health.run_sync().results["it"].measurements
+    assert measured == kept | dict.fromkeys(beyond, "out of range")
+
+
 def test_draining_is_told_once() -> None:
     health, heard = app(None)
     runs(health, 1)

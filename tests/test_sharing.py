@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -521,3 +523,12 @@ def test_a_thread_waits_for_what_another_began() -> None:
     assert first.result().ok
     assert second.result().ok
     assert probe.calls == 1
+
+
+def test_a_thread_that_waits_leaves_the_processor_to_others() -> None:
+    health = Health(deadline=PATIENCE)
+    health.add("it", functools.partial(time.sleep, 1.0), timeout=PATIENCE)
+    began, spent = time.monotonic(), time.thread_time()
+    assert health.run_sync().ok
+    spent, took = time.thread_time() - spent, time.monotonic() - began
+    assert spent < took / 10
