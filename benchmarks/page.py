@@ -147,8 +147,8 @@ _ADDED, _BESIDE = "added, beside by hand", "by processor, beside the bare app"
 _MORE = "three headers more, a look-up, and messages that are new each time"
 _KEPT = "`max_age=0`"
 _EACH = (
-    "each run has a task, a timer, a watch on what blocks the loop and a history, and what they "
-    "leave to the garbage collector; part of it is the machine: by hand is in the same table"
+    "each run has a task, a watch on what blocks the loop, a result and a history; part of it is "
+    "the machine: by hand is in the same table"
 )
 GOALS = [
     Goal(
@@ -156,7 +156,7 @@ GOALS = [
         of="passthrough",
         found=_cell(f"ASGI: {_PASSES}", _ADDED),
         bound=1.15,
-        missed="it wraps `send`, to know whether the response has begun",
+        missed="it wraps `send`, to know whether the response has begun: a row shows that",
     ),
     Goal(
         what="passes through, WSGI, beside by hand",
@@ -183,7 +183,7 @@ GOALS = [
             found=_cell(f"{server}: nothing is kept ({_KEPT})", _BESIDE),
             bound=bound,
             least=True,
-            missed="a run has a task, a timer, a history; these are over before many share them",
+            missed="whoever waits is woken for an answer of its own, and few share a run so short",
         )
         for server, bound in (("uvicorn", 0.65), ("gunicorn gthread", 0.38))
     ),
