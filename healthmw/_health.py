@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import time
 import weakref
-from dataclasses import replace
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from healthmw import _native
 from healthmw._background import Background
 from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
 from healthmw._check import Check
-from healthmw._crowd import Begun, Crowd
-from healthmw._flight import wait_for_sync
 from healthmw._fork import each, in_child, notice
 from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
 from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
-from healthmw._loop import Loop, current_loop
-from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
+from healthmw._loop import current_loop
+from healthmw._model import Reason, Report, Result, Status
 from healthmw._native import RLock
 from healthmw._options import check_function, name_of, seconds
 from healthmw._portal import PORTAL
 from healthmw._registry import Registry
 from healthmw._release import release_id
-from healthmw._runner import Run, Runner
+from healthmw._reports import Asked, Reports
+from healthmw._runner import Runner
 from healthmw._threads import THREADS
 from healthmw._timings import warn_of_checks
 from healthmw._view import About, about
@@ -50,13 +46,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("healthmw")
 
 _P = TypeVar("_P", bound="Callable[[], Any]")
-
-
-class _Held(NamedTuple):
-    """A report, and until when it may be served as it is, by the injected clock."""
-
-    report: Report
-    until: float
 
 
 class Health:
@@ -102,9 +91,8 @@ class Health:
         self._registry = Registry()
         self._runners = self._registry.runners
         self._recorders: dict[str, Recorder] = {}
-        self._draining = False
         self._started: set[str] = set()  # the checks that have been started once
-        self._latched: dict[str, _Held] = {}
+        self._reports = Reports(self._registry, clock, self.release)
         self._side_servers: list[SideServer] = []
         self._listeners = Listeners()
         self._after_fork()
@@ -115,9 +103,7 @@ class Health:
         for server in side_servers:
             server._after_fork()  # noqa: SLF001 - the same house
         self._lock = RLock()
-        self._held: dict[str, _Held] = {}
-        self._crowds: dict[str, Crowd] = {}
-        self._latched.clear()
+        self._reports.after_fork()
         self._entered = 0
         self._background = Background(random=self._random)
         self._listeners.after_fork()
@@ -192,7 +178,7 @@ class Health:
             runner = Runner(check, self.clock, self._on_result)
             # Anew each time: other threads may be looking at those there are.
             self._runners = self._registry.runners = {**self._runners, name: runner}
-            self._changed()
+            self._reports.changed()
         if interval is not None and self._background.running:
             self.start()
         return check
@@ -221,7 +207,7 @@ class Health:
         """
         with self._lock:
             self._registry.define(name, checks, codes)
-            self._changed()
+            self._reports.changed()
 
     @property
     def checks(self) -> Mapping[str, Check]:
@@ -272,74 +258,26 @@ class Health:
         name, and for an `only` that is empty or names what is not in the group.
         """
         here = current_loop()
-        return await self._run(group, here, lambda: here or PORTAL.loop(), fresh=fresh, only=only)
+        asked = Asked(group, self.deadline, fresh=fresh, only=only)
+        return await self._reports.get(asked, here, lambda: here or PORTAL.loop())
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
         self._start(aside=True)
-        home = self._background.loop
-        return await self._run(group, current_loop(), home, fresh=fresh, only=only)
-
-    async def _run(
-        self,
-        group: str,
-        here: Loop | None,
-        loop: Callable[[], Loop],
-        *,
-        fresh: bool,
-        only: Collection[str] | None,
-    ) -> Report:
-        """Return the report to a reader on the loop `here`; what has to run does so on `loop`."""
-        held = self._served(group, fresh=fresh, only=only)
-        if held is not None:
-            return held
-        deadline = time.monotonic() + self.deadline
-        crowd = self._crowds.get(group) if only is None else None
-        if crowd is not None and crowd.has_room(here):
-            await crowd.follow(deadline)
-            return crowd.report or self._conclude(group, crowd.begun, only)
-        begun = self._begin(group, loop, fresh=fresh, only=only)
-        if not begun.runs:
-            return self._conclude(group, begun, only)
-        crowd = Crowd(begun, here)
-        tried = any(self._runners[name].check.refusing for name in begun.runs)
-        if only is None and not tried:  # for a breaker's trial nobody else is to wait
-            self._crowds[group] = crowd
-        try:
-            await crowd.lead(deadline)
-        finally:
-            self._crowds.pop(group, None)
-        report = self._conclude(group, begun, only)
-        if begun.complete:
-            crowd.report = report
-        return report
+        asked = Asked(group, self.deadline, fresh=fresh, only=only)
+        return await self._reports.get(asked, current_loop(), self._background.loop)
 
     def run_sync(
         self, group: str = "ready", *, fresh: bool = False, only: Collection[str] | None = None
     ) -> Report:
         """Do what `run()` does, from a thread without an event loop."""
         notice()
-        held = self._served(group, fresh=fresh, only=only)
-        if held is not None:
-            return held
-        begun = self._begin(group, self._background.loop, fresh=fresh, only=only)
-        if begun.runs:
-            wait_for_sync(list(begun.runs.values()), time.monotonic() + self.deadline)
-        return self._conclude(group, begun, only)
-
-    def _served(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report | None:
-        """Return what answers without a look at any check. A latched group is never asked anew."""
-        if only is not None or (fresh and group not in self._latched):
-            return None
-        return self.peek(group)
+        asked = Asked(group, self.deadline, fresh=fresh, only=only)
+        return self._reports.get_sync(asked, self._background.loop)
 
     def peek(self, group: str) -> Report | None:
         """Return the report of `group` if it can be served from memory."""
-        held = self._held.get(group)
-        if held is None:
-            return None
-        report, until = held
-        return report if self.clock() < until else None
+        return self._reports.peek(group)
 
     def last(self, group: str = "ready") -> Report:
         """Return the report of `group` from what is known, however old: nothing is run.
@@ -347,96 +285,7 @@ class Health:
         A background result that is too old is UNKNOWN, for the reason `stale`. Raises `ValueError`
         when nothing has that name.
         """
-        held = self.peek(group)
-        if held is not None:
-            return held
-        with self._lock:
-            runners = self._registry.members(group)
-            return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
-
-    def _begin(
-        self,
-        group: str,
-        loop: Callable[[], Loop],
-        *,
-        fresh: bool,
-        only: Collection[str] | None,
-    ) -> Begun:
-        begun = Begun({}, {})
-        for runner in self._registry.chosen(group, only):
-            name = runner.check.name
-            seen = runner.check.latest
-            known = None if fresh else runner.known()
-            if self._draining and group == "ready":
-                known = runner.last_known()
-            started = known[0] if known is not None else runner.begin(loop, seen=seen, fresh=fresh)
-            if isinstance(started, Run):
-                begun.runs[name] = started
-            else:
-                begun.results[name] = started
-        return begun
-
-    def _conclude(self, group: str, begun: Begun, only: Collection[str] | None) -> Report:
-        now = time.monotonic()
-        # Under the lock from reading to keeping: `_changed()` comes before or after, never between.
-        with self._lock:
-            kept = self._held.get(group)
-            if kept is not None and only is None and begun.is_in(kept.report):
-                return kept.report  # made for another who has waited for the same runs
-            results: dict[str, Result] = {}
-            until = math.inf
-            for runner in self._registry.chosen(group, only):
-                result, good_until = self._outcome(runner, begun, now)
-                results[runner.check.name] = result
-                until = min(until, good_until)
-            report = self._report(group, results)
-            if only is not None:
-                return report  # it is not what others ask for
-            held = _Held(report, until)
-            if group in self._latched:  # passed since we began to look
-                held = self._latched[group]
-            elif group == "startup" and report.ok:
-                held = self._latched[group] = _Held(report, math.inf)
-            self._held[group] = held
-        return held.report
-
-    def _outcome(self, runner: Runner, begun: Begun, now: float) -> tuple[Result, float]:
-        """Return the result of one check, and until when it may be held."""
-        check = runner.check
-        run = begun.runs.get(check.name)
-        if run is None:
-            known = runner.known()
-            if known is not None:
-                return known
-            return begun.results.get(check.name, check.latest), -math.inf
-        if run.result is None:  # the group's deadline came before the check's own timeout
-            late = replace(
-                check.latest,
-                status=Status.FAILED,
-                raw=Status.FAILED,
-                reason=Reason.TIMEOUT,
-                detail=f"not back within the group's deadline of {self.deadline:g} s",
-                duration=now - run.began,
-                measurements=NOTHING_MEASURED,
-            )
-            return late, -math.inf
-        known = runner.known()
-        if known is None or known[0] is not run.result:
-            return run.result, -math.inf  # a newer one is in, or this one has opened the breaker
-        return known
-
-    def _report(self, group: str, results: dict[str, Result]) -> Report:
-        status, reason, codes = self._registry.verdict(group, results)
-        if group == "ready" and self._draining:
-            status, reason = Status.FAILED, Reason.DRAINING
-        return Report(
-            group=group,
-            status=status,
-            code=codes[status],
-            results=MappingProxyType(results),
-            reason=reason,
-            release=self.release,
-        )
+        return self._reports.last(group)
 
     # Change
 
@@ -445,29 +294,21 @@ class Health:
 
         There is no way back: who has been told to send no more traffic must not be told otherwise.
         """
-        with self._lock:
-            if self._draining:
-                return
-            old = self.last()
-            self._draining = True
-            self._changed()
+        before = self._reports.drain()
+        if before is None:
+            return
         logger.info("draining: ready fails from now on")
-        self._tell(None, old=old.status, new=Status.FAILED, reason=Reason.DRAINING, critical=True)
+        old, new = before.status, Status.FAILED
+        self._tell(None, old=old, new=new, reason=Reason.DRAINING, critical=True)
 
     @property
     def draining(self) -> bool:
         """Whether `drain()` was called."""
-        return self._draining
-
-    def _changed(self) -> None:
-        """Forget every report that may have changed, and let nobody join who waits for one."""
-        with self._lock:
-            self._held = dict(self._latched)
-            self._crowds = {}
+        return self._reports.draining
 
     def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
         self._recorders[check.name].result(old, new, self.clock())
-        self._changed()
+        self._reports.changed()
         if new.status is old.status and old.reason is not Reason.NEVER_RUN:
             return
         log_result(check, old, new, failure)
@@ -482,7 +323,7 @@ class Health:
 
     def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
         self._recorders[name].circuit(event.new)
-        self._changed()
+        self._reports.changed()
         log_circuit(name, event)
         if event.new is BreakerState.OPEN:
             self._background.recover(self._runners[name])

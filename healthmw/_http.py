@@ -84,6 +84,7 @@ class Endpoint:
         if not isinstance(health, Health):
             raise WrongTypeError(f"health must be a Health, not {type(health).__name__}")
         self.health = health
+        self._peek = health._reports.peek  # noqa: SLF001 - the same house, and the shortest way
         self.path = _checked(path)
         self.gate = Gate(show=show, authorize=authorize, clock=health.clock)
         self._below = self.path + "/"
@@ -180,7 +181,7 @@ class Endpoint:
 
     def _current(self, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that may still be sent."""
-        return self._made_of(self.health.peek(place.plan.name), place)
+        return self._made_of(self._peek(place.plan.name), place)
 
     def _made_of(self, report: Report | None, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that was made of `report` and is not too old."""

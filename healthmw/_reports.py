@@ -1,0 +1,214 @@
+"""The reports of one `Health`: made of its checks' results, kept while they hold, and shared."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from healthmw._crowd import Begun, Crowd
+from healthmw._flight import wait_for_sync
+from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
+from healthmw._native import RLock
+from healthmw._runner import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from healthmw._loop import Loop
+    from healthmw._registry import Registry
+    from healthmw._runner import Runner
+
+
+class Asked(NamedTuple):
+    """What a reader asks for: a group, within so many seconds."""
+
+    group: str
+    deadline: float
+    fresh: bool
+    only: Collection[str] | None
+
+
+class _Held(NamedTuple):
+    """A report, and until when it may be served as it is, by the injected clock."""
+
+    report: Report
+    until: float
+
+
+class Reports:
+    """Answers readers, from memory where it can. Guarded by its lock."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float], release: str | None) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._release = release
+        self._latched: dict[str, _Held] = {}
+        self.draining = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget every report, and who waits for one: they are the parent's."""
+        self._lock = RLock()
+        self._latched.clear()
+        self._held: dict[str, _Held] = {}
+        self._crowds: dict[str, Crowd] = {}
+
+    def changed(self) -> None:
+        """Forget every report that may have changed, and let nobody join who waits for one."""
+        with self._lock:
+            self._held = dict(self._latched)
+            self._crowds = {}
+
+    def drain(self) -> Report | None:
+        """Fail `ready` from now on. Return its report of before; None if it is done already."""
+        with self._lock:
+            if self.draining:
+                return None
+            before = self.last("ready")
+            self.draining = True
+            self.changed()
+            return before
+
+    def peek(self, group: str) -> Report | None:
+        """Return the report of `group` if it can be served from memory."""
+        held = self._held.get(group)
+        if held is None:
+            return None
+        report, until = held
+        return report if self._clock() < until else None
+
+    def last(self, group: str) -> Report:
+        """Return the report of `group` from what is known, however old."""
+        held = self.peek(group)
+        if held is not None:
+            return held
+        with self._lock:
+            runners = self._registry.members(group)
+            return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
+
+    async def get(self, asked: Asked, here: Loop | None, loop: Callable[[], Loop]) -> Report:
+        """Return the report to a reader on the loop `here`; what has to run does so on `loop`."""
+        held = self._served(asked)
+        if held is not None:
+            return held
+        group, deadline = asked.group, time.monotonic() + asked.deadline
+        crowd = self._crowds.get(group) if asked.only is None else None
+        if crowd is not None and crowd.has_room(here):
+            await crowd.follow(deadline)
+            return crowd.report or self._conclude(asked, crowd.begun)
+        begun = self._begin(asked, loop)
+        if not begun.runs:
+            return self._conclude(asked, begun)
+        crowd = Crowd(begun, here)
+        tried = any(self._registry.runners[name].check.refusing for name in begun.runs)
+        if asked.only is None and not tried:  # for a breaker's trial nobody else is to wait
+            self._crowds[group] = crowd
+        try:
+            await crowd.lead(deadline)
+        finally:
+            self._crowds.pop(group, None)
+        report = self._conclude(asked, begun)
+        if begun.complete:
+            crowd.report = report
+        return report
+
+    def get_sync(self, asked: Asked, loop: Callable[[], Loop]) -> Report:
+        """Return the report to a reader in a thread without an event loop."""
+        held = self._served(asked)
+        if held is not None:
+            return held
+        begun = self._begin(asked, loop)
+        if begun.runs:
+            wait_for_sync([*begun.runs.values()], time.monotonic() + asked.deadline)
+        return self._conclude(asked, begun)
+
+    def _served(self, asked: Asked) -> Report | None:
+        """Return what answers without a look at any check. A latched group is never asked anew."""
+        if asked.only is not None or (asked.fresh and asked.group not in self._latched):
+            return None
+        return self.peek(asked.group)
+
+    def _begin(self, asked: Asked, loop: Callable[[], Loop]) -> Begun:
+        begun = Begun({}, {})
+        for runner in self._registry.chosen(asked.group, asked.only):
+            name = runner.check.name
+            seen = runner.check.latest
+            known = None if asked.fresh else runner.known()
+            if self.draining and asked.group == "ready":
+                known = runner.last_known()
+            if known is None:
+                started = runner.begin(loop, seen=seen, fresh=asked.fresh)
+            else:
+                started = known[0]
+            if isinstance(started, Run):
+                begun.runs[name] = started
+            else:
+                begun.results[name] = started
+        return begun
+
+    def _conclude(self, asked: Asked, begun: Begun) -> Report:
+        now = time.monotonic()
+        group = asked.group
+        # Under the lock from reading to keeping: `changed()` comes before or after, never between.
+        with self._lock:
+            kept = self._held.get(group)
+            if kept is not None and asked.only is None and begun.is_in(kept.report):
+                return kept.report  # made for another who has waited for the same runs
+            results: dict[str, Result] = {}
+            until = math.inf
+            for runner in self._registry.chosen(group, asked.only):
+                result, good_until = self._outcome(runner, begun, now, asked.deadline)
+                results[runner.check.name] = result
+                until = min(until, good_until)
+            report = self._report(group, results)
+            if asked.only is not None:
+                return report  # it is not what others ask for
+            held = _Held(report, until)
+            if group in self._latched:  # passed since we began to look
+                held = self._latched[group]
+            elif group == "startup" and report.ok:
+                held = self._latched[group] = _Held(report, math.inf)
+            self._held[group] = held
+        return held.report
+
+    @staticmethod
+    def _outcome(runner: Runner, begun: Begun, now: float, deadline: float) -> tuple[Result, float]:
+        """Return the result of one check, and until when it may be held."""
+        check = runner.check
+        run = begun.runs.get(check.name)
+        if run is None:
+            known = runner.known()
+            if known is not None:
+                return known
+            return begun.results.get(check.name, check.latest), -math.inf
+        if run.result is None:  # the group's deadline came before the check's own timeout
+            late = replace(
+                check.latest,
+                status=Status.FAILED,
+                raw=Status.FAILED,
+                reason=Reason.TIMEOUT,
+                detail=f"not back within the group's deadline of {deadline:g} s",
+                duration=now - run.began,
+                measurements=NOTHING_MEASURED,
+            )
+            return late, -math.inf
+        known = runner.known()
+        if known is None or known[0] is not run.result:
+            return run.result, -math.inf  # a newer one is in, or this one has opened the breaker
+        return known
+
+    def _report(self, group: str, results: dict[str, Result]) -> Report:
+        status, reason, codes = self._registry.verdict(group, results)
+        if group == "ready" and self.draining:
+            status, reason = Status.FAILED, Reason.DRAINING
+        return Report(
+            group=group,
+            status=status,
+            code=codes[status],
+            results=MappingProxyType(results),
+            reason=reason,
+            release=self._release,
+        )
