@@ -285,19 +285,19 @@ def channel(lend: Lend) -> Iterator[Any]:
 
 def test_a_queue_its_consumers_and_its_depth(lend: Lend, channel: Any, run: Runner) -> None:
     url = lend(RabbitMQ).dsn()
-    probe = AMQPProbe(url, queue="mail", max_depth=1)
-    assert "no queue 'mail'" in str(fails(run, probe))
-    channel.queue_declare("mail", auto_delete=True)
-    assert "no queue 'mail'" not in repr(run(probe))
+    probe = AMQPProbe(url, queue="post", max_depth=1)
+    assert "no queue 'post'" in str(fails(run, probe))
+    channel.queue_declare("post", auto_delete=True)
+    assert "no queue 'post'" not in repr(run(probe))
     for _ in range(2):
-        channel.basic_publish("", "mail", b"tea")
-    channel.queue_declare("mail", passive=True)  # which shows that both are in it
+        channel.basic_publish("", "post", b"tea")
+    channel.queue_declare("post", passive=True)  # which shows that both are in it
     degraded, found = run.outcome(probe)
-    assert degraded == "2 messages in 'mail', more than 1"
+    assert degraded == "2 messages in 'post', more than 1"
     assert (found["messages"], found["consumers"]) == (2, 0)
-    read = AMQPProbe(url, queue="mail", min_consumers=1)
-    assert "0 consumer(s) on 'mail', expected 1" in str(fails(run, read))
-    channel.basic_consume("mail", lambda *_: None)
+    read = AMQPProbe(url, queue="post", min_consumers=1)
+    assert "0 consumer(s) on 'post', expected 1" in str(fails(run, read))
+    channel.basic_consume("post", lambda *_: None)
     assert run(read)["consumers"] == 1
 
 
