@@ -511,6 +511,16 @@ async def test_who_blocks_for_less_than_its_timeout_is_warned(
     assert "check blocks blocked the event loop for 0.3" in caplog.text
 
 
+async def test_a_probe_is_cancelled_when_its_time_is_over_and_not_later() -> None:
+    probe = ScriptedProbe()
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=0.05)
+    for _ in range(2):
+        assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
+        await anyio.sleep(0.3)  # what had not ended by now would be stuck
+
+
 async def test_an_awaitable_that_is_no_coroutine_is_awaited() -> None:
     class Answer:
         def __await__(self) -> Any:
