@@ -19,6 +19,7 @@ import anyio.to_thread
 import pytest
 
 from healthmw import CircuitBreaker, Degraded, Health, Reason, Result, Status
+from healthmw._threads import DaemonThreads
 from healthmw.exceptions import ProbeTimeoutError
 from healthmw.testing import ScriptedProbe
 from tests.backends import uvloop_too
@@ -519,6 +520,23 @@ async def test_a_probe_is_cancelled_when_its_time_is_over_and_not_later() -> Non
     for _ in range(2):
         assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
         await anyio.sleep(0.3)  # what had not ended by now would be stuck
+
+
+async def test_what_got_no_thread_in_its_time_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    # White-box: the 128 threads that there may be would take long to fill.
+    monkeypatch.setattr("healthmw._runner.THREADS", DaemonThreads(limit=1))
+    busy, waiting = ScriptedProbe(is_async=False), ScriptedProbe(is_async=False)
+    health = Health(max_age=0)
+    health.add("busy", busy, timeout=PATIENCE)
+    health.add("waiting", waiting, timeout=0.05)
+    busy.hang()
+    reader = InThread(lambda: health.run_sync("busy"))
+    await until(lambda: busy.running)
+    assert (await soon(health.run("waiting"))).results["waiting"].reason is Reason.TIMEOUT
+    busy.release()
+    await until(lambda: reader.done)
+    assert (await soon(health.run("waiting"))).ok
+    assert waiting.calls == 1
 
 
 async def test_an_awaitable_that_is_no_coroutine_is_awaited() -> None:
