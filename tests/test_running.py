@@ -539,6 +539,61 @@ async def test_what_got_no_thread_in_its_time_is_not_stuck(monkeypatch: pytest.M
     assert waiting.calls == 1
 
 
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+async def test_a_probe_that_raises_after_its_time_is_not_stuck_for_ever(is_async: bool) -> None:
+    probe = ScriptedProbe(OSError("gone"), is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=0.05)
+    probe.hang()
+    assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
+    probe.release()
+    await until(lambda: health.run_sync().results["it"].reason is Reason.FAILED)
+
+
+async def test_a_judge_that_is_interrupted_fails_its_check_and_keeps_nobody_waiting() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def judge(_result: object) -> bool:
+        raise Interrupted
+
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(), breaker=CircuitBreaker(is_failure_result=judge))
+    for _ in range(2):
+        result = (await soon(health.run())).results["it"]
+        assert (result.reason, result.detail.partition(":")[0]) == (Reason.FAILED, "Interrupted")
+
+
+async def test_what_is_no_exception_to_a_breaker_is_a_failure_of_a_probe() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    breaker = CircuitBreaker(consecutive_failures=1)
+    health = Health()
+    health.add("it", ScriptedProbe(Interrupted()), breaker=breaker)
+    assert not (await soon(health.run())).ok
+    assert str(breaker.state) == "open"
+
+
+async def test_a_result_tells_how_long_its_run_took() -> None:
+    health = Health()
+    health.add("it", functools.partial(anyio.sleep, 0.05))
+    began = time.monotonic()
+    result = (await soon(health.run())).results["it"]
+    assert 0.04 < result.duration <= time.monotonic() - began
+
+
+async def test_an_error_that_cannot_be_told_is_told_by_its_type() -> None:
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    health = Health()
+    health.add("it", ScriptedProbe(UnspeakableError()))
+    result = (await soon(health.run())).results["it"]
+    assert (result.reason, result.detail) == (Reason.FAILED, "UnspeakableError")
+
+
 async def test_an_awaitable_that_is_no_coroutine_is_awaited() -> None:
     class Answer:
         def __await__(self) -> Any:
