@@ -158,7 +158,7 @@ soak: $(STAMP) ## Have faults at random for MINUTES on two servers at once, and 
 	MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/abuse/systems/test_soak.py -s -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: mutants
-mutants: $(STAMP) ## Change the engine in small ways, one at a time; do the tests notice? (ARGS="--sample 50")
+mutants: $(STAMP) ## Change the engine in small ways; do the tests notice? Writes the page (ARGS="_breaker" for some)
 	$(BIN)/python -m tests.abuse.mutants $(ARGS)
 
 .PHONY: wheel

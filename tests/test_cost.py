@@ -9,7 +9,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw import CircuitBreaker, Degraded, Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, soon, until
 
@@ -54,6 +54,17 @@ async def test_a_failure_has_an_age_of_its_own(well: float, failure: float, is_a
     clock.advance(0.02)
     await one(health)
     assert probe.calls == 3
+
+
+@anyio_too
+async def test_what_is_degraded_is_as_old_as_a_pass_may_be() -> None:
+    clock, probe = ManualClock(), ScriptedProbe(Degraded("slow"))
+    health = Health(clock=clock)
+    health.add("it", probe, max_age=10, failure_max_age=1)
+    await one(health)
+    clock.advance(9)
+    await one(health)
+    assert probe.calls == 1
 
 
 @anyio_too

@@ -306,6 +306,18 @@ async def test_a_background_check_tells_of_its_open_breaker() -> None:
 # The log: once for each change, and not for each poll
 
 
+async def test_who_reads_a_background_check_makes_no_trial() -> None:
+    clock, probe = ManualClock(), ScriptedProbe()
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=10, jitter=0, clock=clock)
+    health = Health(clock=clock)
+    check = health.add("it", probe, interval=3600, breaker=breaker)
+    with pytest.raises(ConnectionError), check.guard():
+        raise ConnectionError
+    clock.advance(10)
+    assert (await health.run()).results["it"].reason is Reason.CIRCUIT_OPEN
+    assert probe.calls == 0
+
+
 async def test_changes_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="healthmw")
     refused = OSError("redis://:hunter2@cache refused")

@@ -19,6 +19,7 @@ import anyio.to_thread
 import pytest
 
 from healthmw import CircuitBreaker, Degraded, Health, Reason, Result, Status
+from healthmw._threads import DaemonThreads
 from healthmw.exceptions import ProbeTimeoutError
 from healthmw.testing import ScriptedProbe
 from tests.backends import uvloop_too
@@ -523,6 +524,88 @@ async def test_who_blocks_for_less_than_its_timeout_is_warned(
     health.add("blocks", blocks)
     assert (await soon(health.run())).ok
     assert "check blocks blocked the event loop for 0.3" in caplog.text
+
+
+async def test_a_probe_is_cancelled_when_its_time_is_over_and_not_later() -> None:
+    probe = ScriptedProbe()
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=0.05)
+    for _ in range(2):
+        assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
+        await anyio.sleep(0.3)  # what had not ended by now would be stuck
+
+
+async def test_what_got_no_thread_in_its_time_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    # White-box: the 128 threads that there may be would take long to fill.
+    monkeypatch.setattr("healthmw._runner.THREADS", DaemonThreads(limit=1))
+    busy, waiting = ScriptedProbe(is_async=False), ScriptedProbe(is_async=False)
+    health = Health(max_age=0)
+    health.add("busy", busy, timeout=PATIENCE)
+    health.add("waiting", waiting, timeout=0.05)
+    busy.hang()
+    reader = InThread(lambda: health.run_sync("busy"))
+    await until(lambda: busy.running)
+    assert (await soon(health.run("waiting"))).results["waiting"].reason is Reason.TIMEOUT
+    busy.release()
+    await until(lambda: reader.done)
+    assert (await soon(health.run("waiting"))).ok
+    assert waiting.calls == 1
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+async def test_a_probe_that_raises_after_its_time_is_not_stuck_for_ever(is_async: bool) -> None:
+    probe = ScriptedProbe(OSError("gone"), is_async=is_async)
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=0.05)
+    probe.hang()
+    assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
+    probe.release()
+    await until(lambda: health.run_sync().results["it"].reason is Reason.FAILED)
+
+
+async def test_a_judge_that_is_interrupted_fails_its_check_and_keeps_nobody_waiting() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def judge(_result: object) -> bool:
+        raise Interrupted
+
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(), breaker=CircuitBreaker(is_failure_result=judge))
+    for _ in range(2):
+        result = (await soon(health.run())).results["it"]
+        assert (result.reason, result.detail.partition(":")[0]) == (Reason.FAILED, "Interrupted")
+
+
+async def test_what_is_no_exception_to_a_breaker_is_a_failure_of_a_probe() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    breaker = CircuitBreaker(consecutive_failures=1)
+    health = Health()
+    health.add("it", ScriptedProbe(Interrupted()), breaker=breaker)
+    assert not (await soon(health.run())).ok
+    assert str(breaker.state) == "open"
+
+
+async def test_a_result_tells_how_long_its_run_took() -> None:
+    health = Health()
+    health.add("it", functools.partial(anyio.sleep, 0.05))
+    began = time.monotonic()
+    result = (await soon(health.run())).results["it"]
+    assert 0.04 < result.duration <= time.monotonic() - began
+
+
+async def test_an_error_that_cannot_be_told_is_told_by_its_type() -> None:
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    health = Health()
+    health.add("it", ScriptedProbe(UnspeakableError()))
+    result = (await soon(health.run())).results["it"]
+    assert (result.reason, result.detail) == (Reason.FAILED, "UnspeakableError")
 
 
 async def test_an_awaitable_that_is_no_coroutine_is_awaited() -> None:

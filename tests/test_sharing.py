@@ -157,10 +157,13 @@ class BusyClock(ManualClock):
 
 
 @both_kinds
-def test_a_result_that_comes_in_while_a_reader_looks_needs_no_second_run(is_async: bool) -> None:
+@pytest.mark.parametrize("max_age", [1.0, 0.0])
+def test_a_result_that_comes_in_while_a_reader_looks_needs_no_second_run(
+    is_async: bool, max_age: float
+) -> None:
     clock = BusyClock()
     probe = ScriptedProbe(is_async=is_async)
-    health = Health(clock=clock)
+    health = Health(clock=clock, max_age=max_age)
     health.add("it", probe)
     # Another reader runs the check just when this one has found that there is no result yet.
     clock.meanwhile = lambda: InThread(health.run_sync).result()
