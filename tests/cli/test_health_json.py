@@ -55,7 +55,7 @@ def test_the_checks_of_a_server_are_told_one_by_one(bench: Bench) -> None:
     ]
     assert told(run.out)[1:] == [
         "DEGRADED  disk: 95 % full",
-        "FAILED    search: OSError: away (not critical)",
+        "FAILED    search: circuit_open: OSError: away (not critical)",
     ]
 
 
