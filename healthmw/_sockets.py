@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,19 +42,46 @@ def connect_pg8000(
     return _over(sock, watch, lambda sock: connect(**others, sock=sock))
 
 
-def _over(sock: socket.socket, watch: Watch, connect: Callable[[socket.socket], Any]) -> Any:
+class _Socket(socket.socket):
+    """Knows the files that a driver has made of it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        seconds = sock.gettimeout()
+        super().__init__(fileno=sock.detach())
+        self.settimeout(seconds)
+        self.files: list[Any] = []
+
+    def makefile(self, *args: Any, **options: Any) -> Any:
+        """Return a file, as `socket.socket` does."""
+        self.files.append(super().makefile(*args, **options))
+        return self.files[-1]
+
+    def give_up(self) -> None:
+        """Close it, and its files before, with whatever they have not sent."""
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)  # or what is unsent might be waited for
+        for file in self.files:
+            with suppress(OSError):  # left to the garbage collector, it would be told on stderr
+                file.close()
+        self.close()
+
+
+def _over(sock: _Socket, watch: Watch, connect: Callable[[socket.socket], Any]) -> Any:
     try:
         watch(sock.fileno())
         return connect(sock)
     except BaseException:
-        # Not by `close`, which waits for the files that the driver has made of it.
-        descriptor = sock.detach()
-        if descriptor >= 0:
-            os.close(descriptor)
+        sock.give_up()
         raise
 
 
-def _open(host: str, port: int, seconds: float, unix: str | None, source: Any) -> socket.socket:
+def _open(host: str, port: int, seconds: float, unix: str | None, source: Any) -> _Socket:
+    return _Socket(_connected(host, port, seconds, unix, source))
+
+
+def _connected(
+    host: str, port: int, seconds: float, unix: str | None, source: Any
+) -> socket.socket:
     if not unix:
         sock = socket.create_connection((host, port), seconds, source)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
