@@ -53,6 +53,11 @@ BARE = {
     "asgi": App(name='an app that answers b"OKAY"', target="benchmarks.peers.bare:asgi"),
     "wsgi": App(name='an app that answers b"OKAY"', target="benchmarks.peers.bare:wsgi"),
 }
+_ALIKE = "the same with the headers of healthmw"
+ALIKE = {
+    "asgi": App(name=_ALIKE, target="benchmarks.peers.bare:alike_asgi"),
+    "wsgi": App(name=_ALIKE, target="benchmarks.peers.bare:alike_wsgi"),
+}
 BY_HAND = {
     "asgi": App(name="by hand", target="benchmarks.peers.bare:shared_asgi"),
     "wsgi": App(name="by hand", target="benchmarks.peers.bare:shared_wsgi"),

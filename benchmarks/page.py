@@ -52,7 +52,8 @@ knows it too has a row of its own.
 served: The endpoint over servers
 `wrk` with 32 connections, and three checks that do nothing. Requests a second are as good as the
 machine is quiet; what a request takes of the processor is steadier, and the goals go by it.
-healthmw's answers have five headers, the bare app's two.
+healthmw's answers have five headers, the bare app's two: a row shows what the server takes for the
+other three.
 
 hanging: A check that hangs
 One check that never comes back, with a time limit of 1 s where the candidate has such an option.
@@ -144,7 +145,7 @@ class Goal:
 
 _PASSES = "a request that passes through"
 _ADDED, _BESIDE = "added, beside by hand", "by processor, beside the bare app"
-_MORE = "three headers more, a look-up, and messages that are new each time"
+_MORE = "three headers more (a row shows these alone), a look-up, messages that are new each time"
 _KEPT = "`max_age=0`"
 _EACH = (
     "each run has a task, a watch on what blocks the loop, a result and a history; part of it is "

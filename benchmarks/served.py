@@ -21,7 +21,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks._apps import BARE, BY_HAND, GTHREAD, OURS, SYNC, UVICORN, App, peers, serve
+from benchmarks._apps import (
+    ALIKE,
+    BARE,
+    BY_HAND,
+    GTHREAD,
+    OURS,
+    SYNC,
+    UVICORN,
+    App,
+    peers,
+    serve,
+)
 from benchmarks._measure import CONTROL, Results, take_turns
 
 if TYPE_CHECKING:
@@ -123,7 +134,7 @@ def main() -> None:
         sys.exit("wrk is not installed: apt-get install wrk")
     for server, (interface, command) in SERVERS.items():
         kind = "async" if interface == "asgi" else "sync"
-        apps = [BARE[interface], OURS[interface], *peers(interface, kind)]
+        apps = [BARE[interface], ALIKE[interface], OURS[interface], *peers(interface, kind)]
         # For so long as this takes, ours answers from memory; the peers as they are shipped.
         beside(results, f"{server}: as shipped", command, apps, 5, CHECKS=f"{kind} 3 0")
     for server, (interface, command) in SERVERS.items():

@@ -7,18 +7,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from benchmarks._checks import KIND, checks
 
 HEADERS = [("Content-Type", "text/plain"), ("Content-Length", "4")]
-RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS]
+ALIKE = [*HEADERS, ("Cache-Control", "no-store"), ("Vary", "Accept"), ("Health-Status", "okay")]
 
 
-async def asgi(scope, receive, send):
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": RAW})
-        await send({"type": "http.response.body", "body": b"OKAY"})
+def _asgi(headers):
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            await send({"type": "http.response.body", "body": b"OKAY"})
+
+    return app
 
 
-def wsgi(environ, start_response):
-    start_response("200 OK", list(HEADERS))
-    return [b"OKAY"]
+def _wsgi(headers):
+    def app(environ, start_response):
+        start_response("200 OK", list(headers))
+        return [b"OKAY"]
+
+    return app
+
+
+asgi, wsgi = _asgi(HEADERS), _wsgi(HEADERS)
+alike_asgi, alike_wsgi = _asgi(ALIKE), _wsgi(ALIKE)
 
 
 _checks = list(checks().values())
