@@ -16,7 +16,7 @@ from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from healthmw import Report
 
@@ -25,6 +25,16 @@ both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "s
 loops = pytest.mark.parametrize("other", ["asyncio", "trio"])
 
 GONE = ConnectionError("gone")
+
+
+def reading(health: Health) -> tuple[list[Report], Callable[[], Coroutine[Any, Any, None]]]:
+    """Return a list, and what reads a report and adds it there."""
+    reports: list[Report] = []
+
+    async def read() -> None:
+        reports.append(await health.run())
+
+    return reports, read
 
 
 @anyio_too
@@ -104,10 +114,7 @@ async def test_loops_share_a_run(is_async: bool, other: str) -> None:
     health = Health(clock=ManualClock())
     health.add("it", probe, timeout=PATIENCE)
     probe.hang()
-    reports: list[Report] = []
-
-    async def read() -> None:
-        reports.append(await health.run())
+    reports, read = reading(health)
 
     async with anyio.create_task_group() as group:
         group.start_soon(read)
@@ -334,10 +341,7 @@ async def test_who_comes_after_a_result_gets_a_newer_one(is_async: bool) -> None
     health.add("slow", slow, timeout=PATIENCE)
     health.add("quick", quick, timeout=PATIENCE)
     slow.hang()
-    reports: list[Report] = []
-
-    async def read() -> None:
-        reports.append(await health.run())
+    reports, read = reading(health)
 
     async with anyio.create_task_group() as group:
         for runs in (1, 2, 3):
@@ -375,10 +379,7 @@ async def test_who_comes_later_has_a_deadline_of_his_own(is_async: bool) -> None
     health = Health(max_age=0, deadline=0.1)
     health.add("it", probe, timeout=PATIENCE)
     probe.hang()
-    reports: list[Report] = []
-
-    async def read() -> None:
-        reports.append(await health.run())
+    reports, read = reading(health)
 
     async with anyio.create_task_group() as group:
         group.start_soon(read)
@@ -399,10 +400,7 @@ async def test_where_the_first_leaves_the_others_still_watch_the_time(is_async: 
     health = Health(max_age=0)
     health.add("it", probe, timeout=PATIENCE)
     probe.hang()
-    reports: list[Report] = []
-
-    async def read() -> None:
-        reports.append(await health.run())
+    reports, read = reading(health)
 
     async with anyio.create_task_group() as group:
         first = anyio.CancelScope()
