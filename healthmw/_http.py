@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,8 +61,8 @@ class _Place:
 
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
-        self.prepared: tuple[Report, Response, float] | None = None
-        """A report, an answer that may be sent while that is served, and until when.
+        self.prepared: tuple[Report, Response, float | None] | None = None
+        """A report, an answer that may be sent while that is served, and until when, if not longer.
 
         Replaced in one piece: other threads may be looking.
         """
@@ -127,7 +126,7 @@ class Endpoint:
         place = self._asked_by_all.get((method, rest, query, accept))
         if place is None:
             return None
-        response = self._current(place)
+        response = self._made_of(self._peek(place.plan.name), place)
         if if_none_match and response is not None:
             return response.conditional(as_text(if_none_match))
         return response
@@ -137,18 +136,25 @@ class Endpoint:
     ) -> Response:
         """Return the answer to `caller`, who is only asked for where callers are judged.
 
-        Probes run on this event loop, unless `aside`: then where the app's own clients live.
+        For what `prepared()` has no answer to. Probes run on this event loop, unless `aside`: then
+        where the app's own clients live.
         """
-        gate = self.gate
-        if gate.is_async:
-            place = self._sought(request, await gate.standing_async(caller()))
-        else:
-            place = self._sought(request, self._standing(caller))
-        if isinstance(place, Response):
-            return place
+        place = self._asked_by_all.get(request[:4])
+        if place is None:
+            gate = self.gate
+            standing = (
+                await gate.standing_async(caller()) if gate.is_async else self._standing(caller)
+            )
+            sought = self._sought(request, standing)
+            if isinstance(sought, Response):
+                return sought
+            place = sought
         health, plan = self.health, place.plan
         wishes = plan.wishes
-        if aside:
+        joined = health._join(plan.name) if plan.only is None else None  # noqa: SLF001 - the same house
+        if joined is not None:
+            report = await joined
+        elif aside:
             report = await health._run_aside(plan.name, fresh=wishes.fresh, only=plan.only)  # noqa: SLF001 - the same house
         else:
             self._start()
@@ -179,16 +185,12 @@ class Endpoint:
         else:
             self._lamed = False
 
-    def _current(self, place: _Place) -> Response | None:
-        """Return what is kept in `place`, if that may still be sent."""
-        return self._made_of(self._peek(place.plan.name), place)
-
     def _made_of(self, report: Report | None, place: _Place) -> Response | None:
         """Return what is kept in `place`, if that was made of `report` and is not too old."""
-        if report is None or place.prepared is None:
+        if place.prepared is None:
             return None
         made_of, response, until = place.prepared
-        if made_of is not report or (until < math.inf and self.health.clock() >= until):
+        if made_of is not report or (until is not None and self.health.clock() >= until):
             return None
         return response
 
@@ -207,7 +209,7 @@ class Endpoint:
 
     def _kept(self, request: Request, place: _Place) -> _Place | Response:
         """Return the answer that is kept in `place`, or `place`."""
-        response = self._current(place)
+        response = self._made_of(self._peek(place.plan.name), place)
         return place if response is None else response.conditional(as_text(request.if_none_match))
 
     def _judged(self, request: Request, standing: Standing) -> _Plan | Response:
@@ -244,18 +246,33 @@ class Endpoint:
     def _response(self, request: Request, place: _Place, report: Report) -> Response:
         # Whoever has waited for the same runs has the same report.
         response = self._made_of(report, place) or self._make(request, place, report)
-        return response.conditional(as_text(request.if_none_match))
+        if request.if_none_match:
+            return response.conditional(as_text(request.if_none_match))
+        return response
 
     def _make(self, request: Request, place: _Place, report: Report) -> Response:
         plan = place.plan
         form = plan.wishes.format
-        status, headers, body = answer(view(self.health, report, plan.level), form)
-        response = Response(status, headers, body)
-        if request.method == "HEAD":
-            response = response.without_body()
-        until = math.inf if form is Format.TEXT else self.health.clock() + _LASTS
+        response = self._said_before(place, report)
+        if response is None:
+            status, headers, body = answer(view(self.health, report, plan.level), form)
+            response = Response(status, headers, body)
+            if request.method == "HEAD":
+                response = response.without_body()
+        until = None if form is Format.TEXT else self.health.clock() + _LASTS
         place.prepared = report, response, until
         return response
+
+    @staticmethod
+    def _said_before(place: _Place, report: Report) -> Response | None:
+        """Return the last answer if `report` makes the same: of a pass, text tells nothing else."""
+        plan = place.plan
+        tells_no_more = plan.wishes.format is Format.TEXT and plan.level is not Level.FULL
+        if place.prepared is None or not report.ok or not tells_no_more:
+            return None
+        before, response, _ = place.prepared
+        alike = (before.status, before.code) == (report.status, report.code)
+        return response if alike else None
 
     def _place(self, request: Request, plan: _Plan) -> _Place:
         """Return the place of an answer, to be found by whoever asks in the same words."""

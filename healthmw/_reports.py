@@ -15,7 +15,7 @@ from healthmw._native import RLock
 from healthmw._runner import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from healthmw._loop import Loop
     from healthmw._registry import Registry
@@ -94,11 +94,10 @@ class Reports:
         held = self._served(asked)
         if held is not None:
             return held
+        joined = self.join(asked, here)
+        if joined is not None:
+            return await joined
         group, deadline = asked.group, time.monotonic() + asked.deadline
-        crowd = self._crowds.get(group) if asked.only is None else None
-        if crowd is not None and crowd.has_room(here):
-            await crowd.follow(deadline)
-            return crowd.report or self._conclude(asked, crowd.begun)
         begun = self._begin(asked, loop)
         if not begun.runs:
             return self._conclude(asked, begun)
@@ -114,6 +113,18 @@ class Reports:
         if begun.complete:
             crowd.report = report
         return report
+
+    def join(self, asked: Asked, here: Loop | None) -> Awaitable[Report] | None:
+        """Return a wait for the report that others on the loop `here` wait for, if any do."""
+        if asked.only is None and self._crowds:
+            crowd = self._crowds.get(asked.group)
+            if crowd is not None and crowd.has_room(here) and not self._served(asked):
+                return self._along(crowd, asked)
+        return None
+
+    async def _along(self, crowd: Crowd, asked: Asked) -> Report:
+        await crowd.follow(time.monotonic() + asked.deadline)
+        return crowd.report or self._conclude(asked, crowd.begun)
 
     def get_sync(self, asked: Asked, loop: Callable[[], Loop]) -> Report:
         """Return the report to a reader in a thread without an event loop."""

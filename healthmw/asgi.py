@@ -146,7 +146,9 @@ class HealthApp:
         elif scope["type"] == "http":
             rest = self._endpoint.mounted_rest_of(scope["path"], scope.get("root_path", ""))
             words = words_of_scope(scope, rest)
-            response = await _answer(self._endpoint, self._life, scope, words)
+            response = self._endpoint.prepared(*words)
+            if response is None:
+                response = await _answer(self._endpoint, self._life, scope, words)
             begin, end = response.messages()
             await send(begin)
             await send(end)
@@ -154,10 +156,10 @@ class HealthApp:
             await send({"type": "websocket.close", "code": 1000})
 
 
-async def _answer(endpoint: Endpoint, life: Life, scope: Scope, words: Words) -> Response:
+def _answer(endpoint: Endpoint, life: Life, scope: Scope, words: Words) -> Awaitable[Response]:
     if life.drains:
         DRAINER.arm()  # where the server has no lifespan
-    return await endpoint.answer(Request(*words), partial(caller_of_scope, scope))
+    return endpoint.answer(Request(*words), partial(caller_of_scope, scope))
 
 
 async def _started(_scope: Scope, receive: Receive, send: Send) -> None:
