@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from healthmw._flight import wait_for
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from healthmw._loop import Loop
     from healthmw._model import Report, Result
     from healthmw._runner import Run
+
+_MOMENT = 0.005
+"""How long, in seconds, the first reader may take to go on. Longer, and the loop was held up."""
 
 
 class Begun(NamedTuple):
@@ -26,14 +31,20 @@ class Begun(NamedTuple):
         return all(run.result is not None for run in self.runs.values())
 
     @property
-    def all_under_way(self) -> bool:
-        """Whether every check is being run at this moment, so that who asks now need not look."""
+    def is_open(self) -> bool:
+        """Whether who asks now would begin no other runs, so that there is no need to look.
+
+        So it is while every check is being run; and for the moment from when the last has come back
+        until the first reader goes on.
+        """
         if self.results:
             return False
-        for run in self.runs.values():  # noqa: SIM110 - every reader of a crowd comes by here
-            if run.result is not None:
-                return False
-        return True
+        back = [(run, run.result) for run in self.runs.values() if run.result is not None]
+        if not back:
+            return True
+        now = time.monotonic()
+        ages = (now - run.began - result.duration for run, result in back)
+        return len(back) == len(self.runs) and max(ages) < _MOMENT
 
     def is_in(self, report: Report) -> bool:
         """Tell whether these very runs, and nothing else, have led to `report`."""
@@ -52,12 +63,13 @@ class Crowd:
     reason, the others look for themselves.
     """
 
-    __slots__ = ("_left", "_loop", "begun", "report")
+    __slots__ = ("_loop", "begun", "concluded", "report")
 
     def __init__(self, begun: Begun, loop: Loop | None) -> None:
         self.begun = begun
         self._loop = loop
-        self._left = anyio.Event()
+        self.concluded = anyio.Event()
+        """Set when the first leaves."""
         self.report: Report | None = None
         """What the first has made of the runs, where all had come back."""
 
@@ -67,19 +79,16 @@ class Crowd:
             loop is not None
             and self._loop is not None
             and loop.identity is self._loop.identity
-            and not self._left.is_set()
-            and self.begun.all_under_way
+            and not self.concluded.is_set()
+            and self.begun.is_open
         )
 
     async def lead(self, deadline: float) -> None:
         """Wait for the runs, but not beyond `deadline`, as the first."""
         try:
             await wait_for([*self.begun.runs.values()], deadline)
+            # A turn of the loop for those whose requests are just being read: without it, under
+            # load, half of them come a moment too late, and run everything anew.
+            await checkpoint()
         finally:
-            self._left.set()
-
-    async def follow(self, deadline: float) -> None:
-        """Wait for the runs, but not beyond `deadline`, as one of the others."""
-        await self._left.wait()
-        if self.report is None:
-            await wait_for([*self.begun.runs.values()], deadline)
+            self.concluded.set()

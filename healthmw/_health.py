@@ -263,8 +263,7 @@ class Health:
 
     def _join(self, group: str) -> Awaitable[Report] | None:
         """Return a wait for the report that others on this event loop wait for, if any do."""
-        asked = Asked(group, self.deadline, fresh=False, only=None)
-        return self._reports.join(asked, current_loop())
+        return self._reports.join(group, self.deadline, current_loop())
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
@@ -313,7 +312,7 @@ class Health:
 
     def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
         self._recorders[check.name].result(old, new, self.clock())
-        self._reports.changed()
+        self._reports.outdated()
         if new.status is old.status and old.reason is not Reason.NEVER_RUN:
             return
         log_result(check, old, new, failure)

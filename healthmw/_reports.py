@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from healthmw._crowd import Begun, Crowd
-from healthmw._flight import wait_for_sync
+from healthmw._flight import wait_for, wait_for_sync
 from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
 from healthmw._runner import Run
@@ -62,6 +62,11 @@ class Reports:
             self._held = dict(self._latched)
             self._crowds = {}
 
+    def outdated(self) -> None:
+        """Forget every report that a new result may have changed; who waits for one has it soon."""
+        with self._lock:
+            self._held = dict(self._latched)
+
     def drain(self) -> Report | None:
         """Fail `ready` from now on. Return its report of before; None if it is done already."""
         with self._lock:
@@ -94,37 +99,44 @@ class Reports:
         held = self._served(asked)
         if held is not None:
             return held
-        joined = self.join(asked, here)
+        group = asked.group
+        joined = self.join(group, asked.deadline, here) if asked.only is None else None
         if joined is not None:
             return await joined
-        group, deadline = asked.group, time.monotonic() + asked.deadline
+        deadline = time.monotonic() + asked.deadline
         begun = self._begin(asked, loop)
         if not begun.runs:
             return self._conclude(asked, begun)
         crowd = Crowd(begun, here)
+        # For a breaker's trial nobody else is to wait; nor who may be answered from memory, for
+        # what is fresh.
         tried = any(self._registry.runners[name].check.refusing for name in begun.runs)
-        if asked.only is None and not tried:  # for a breaker's trial nobody else is to wait
+        if asked.only is None and not asked.fresh and not tried:
             self._crowds[group] = crowd
         try:
             await crowd.lead(deadline)
         finally:
-            self._crowds.pop(group, None)
+            if self._crowds.get(group) is crowd:
+                del self._crowds[group]
         report = self._conclude(asked, begun)
         if begun.complete:
             crowd.report = report
         return report
 
-    def join(self, asked: Asked, here: Loop | None) -> Awaitable[Report] | None:
-        """Return a wait for the report that others on the loop `here` wait for, if any do."""
-        if asked.only is None and self._crowds:
-            crowd = self._crowds.get(asked.group)
-            if crowd is not None and crowd.has_room(here) and not self._served(asked):
-                return self._along(crowd, asked)
-        return None
+    def join(self, group: str, deadline: float, here: Loop | None) -> Awaitable[Report] | None:
+        """Return a wait for what others on the loop `here` wait for, if any do."""
+        crowd = self._crowds.get(group)
+        if crowd is None or not crowd.has_room(here):
+            return None
+        return self._along(crowd, Asked(group, deadline, fresh=False, only=None))
 
     async def _along(self, crowd: Crowd, asked: Asked) -> Report:
-        await crowd.follow(time.monotonic() + asked.deadline)
-        return crowd.report or self._conclude(asked, crowd.begun)
+        deadline = time.monotonic() + asked.deadline
+        await crowd.concluded.wait()
+        if crowd.report is not None:
+            return crowd.report
+        await wait_for([*crowd.begun.runs.values()], deadline)
+        return self._conclude(asked, crowd.begun)
 
     def get_sync(self, asked: Asked, loop: Callable[[], Loop]) -> Report:
         """Return the report to a reader in a thread without an event loop."""

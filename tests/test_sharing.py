@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from healthmw import CircuitBreaker, Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
@@ -25,6 +26,15 @@ both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "s
 loops = pytest.mark.parametrize("other", ["asyncio", "trio"])
 
 GONE = ConnectionError("gone")
+
+
+async def until_next_turn(condition: Callable[[], object]) -> None:
+    """Wait until `condition` is true, and go on in the same turn of the loop or in the next."""
+    for _ in range(50):
+        if condition():
+            return
+        await checkpoint()
+    raise AssertionError("it did not come true within 50 turns")
 
 
 def reading(health: Health) -> tuple[list[Report], Callable[[], Coroutine[Any, Any, None]]]:
@@ -350,6 +360,44 @@ async def test_who_comes_after_a_result_gets_a_newer_one(is_async: bool) -> None
         assert slow.calls == 1
         slow.release()
     assert [report.status for report in reports] == [Status.OKAY] * 3
+
+
+@anyio_too
+@pytest.mark.parametrize("checks", [1, 3])
+async def test_who_comes_while_what_came_back_is_being_told_shares_it(checks: int) -> None:
+    probes = [ScriptedProbe() for _ in range(checks)]
+    health = Health(max_age=0, clock=ManualClock())
+    for number, probe in enumerate(probes):
+        health.add(f"it-{number}", probe, timeout=PATIENCE)
+    reports, read = reading(health)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await until_next_turn(lambda: all(probe.calls and not probe.running for probe in probes))
+        assert reports == []
+        later = await health.run()
+    assert [probe.calls for probe in probes] == [1] * checks
+    assert reports[0].results == later.results
+    # An answer that was given is no news.
+    await health.run()
+    assert [probe.calls for probe in probes] == [2] * checks
+
+
+@anyio_too
+async def test_what_came_back_before_the_loop_was_held_up_is_shared_with_nobody() -> None:
+    probe = ScriptedProbe({"run": 1}, {"run": 2})
+    health = Health(max_age=0, clock=ManualClock())
+    health.add("it", probe, timeout=PATIENCE)
+    reports, read = reading(health)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await until_next_turn(lambda: probe.calls and not probe.running)
+        assert reports == []
+        time.sleep(0.05)  # noqa: ASYNC251 - it is what holds up the loop
+        newer = await health.run()
+    assert newer.results["it"].measurements == {"run": 2}
+    assert reports[0].results["it"].measurements == {"run": 1}
 
 
 @anyio_too
