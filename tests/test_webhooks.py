@@ -64,13 +64,14 @@ def _serving() -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
+            # Before it is answered, or who has its answer might find nothing here.
+            service.got.append(Notice(self.path, dict(self.headers.items()), content))
             status, headers = service.answers.popleft() if service.answers else (200, {})
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
-            service.got.append(Notice(self.path, dict(self.headers.items()), content))
 
         def log_message(self, *args: object) -> None: ...
 

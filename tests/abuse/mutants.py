@@ -77,6 +77,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_steps": ("running",),
     "_background": ("background", "cost", "fork", "side"),
     "_flight": (*_RUNNING, "wsgi"),
+    "_crowd": (*_RUNNING, "http"),
+    "_reports": (*_RUNNING, "drain", "health", "http", "startup", "wsgi"),
     "_runner": (*_RUNNING, *_RESULTS),
 }
 """What is changed, and the tests of each that are asked first."""
