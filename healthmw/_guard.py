@@ -44,6 +44,9 @@ F_co = TypeVar("F_co", covariant=True)
 W_co = TypeVar("W_co", covariant=True)
 C = TypeVar("C", bound="Callable[..., Any]")
 
+_MOST_CONCURRENT = 1_000_000
+"""More are no limit, and each is a place that is kept."""
+
 _ASYNC = {"coroutine function", "async generator function"}
 
 
@@ -160,7 +163,9 @@ class Guard(Generic[W_co]):
             fallback=fallback,
             answers_failures=fallback_on == "failure",
             max_concurrent=(
-                None if max_concurrent is None else count("max_concurrent", max_concurrent)
+                None
+                if max_concurrent is None
+                else count("max_concurrent", max_concurrent, most=_MOST_CONCURRENT)
             ),
             trial=trial,
         )

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 
+_SHORTEST = 1e-9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -59,6 +60,8 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         least = "0 or more" if zero else "above 0"
         raise ValueError(f"{option}={value!r} must be a finite number of seconds, {least}")
+    if 0 < value < _SHORTEST:
+        raise ValueError(f"{option}={value!r} is less than a nanosecond: no clock can tell")
     return float(value)
 
 
@@ -70,15 +73,15 @@ def rate(option: str, value: object) -> float:
     return float(value)
 
 
-def count(option: str, value: object) -> int:
-    """Return `value` if it is a whole number of 1 or more."""
+def count(option: str, value: object, most: int = sys.maxsize) -> int:
+    """Return `value` if it is a whole number of 1 or more, and not above `most`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise WrongTypeError(f"{option} must be a whole number, not {type(value).__name__}")
     size = number(option, value)
     if size < 1:
         raise ValueError(f"{option}={size!r} must be 1 or more")
-    if size > sys.maxsize:
-        raise ValueError(f"{option}={size!r} must be less than {sys.maxsize + 1}")
+    if size > most:
+        raise ValueError(f"{option}={size!r} must be {most} or less")
     return value
 
 

@@ -60,6 +60,19 @@ def test_a_timeout_or_an_interval_of_nothing_makes_no_sense(option: str) -> None
         Health(deadline=0)
 
 
+@pytest.mark.parametrize("option", ["timeout", "interval", "max_age"])
+def test_less_than_a_nanosecond_is_no_time(option: str) -> None:
+    options: dict[str, Any] = {option: 5e-324}
+    with pytest.raises(ValueError, match=rf"^{option}=5e-324 is less than a nanosecond"):
+        Health().add("it", well, **options)
+    with pytest.raises(ValueError, match=r"^window_seconds=5e-324 is less than a nanosecond"):
+        CircuitBreaker(window_seconds=5e-324)
+    check = Health().add("it", well, breaker=CircuitBreaker(window_seconds=1e-9, minimum_calls=1))
+    with pytest.raises(OSError, match="gone"), check.guard():
+        raise OSError("gone")
+    assert check.refusing
+
+
 def test_an_age_of_nothing_makes_sense() -> None:
     health = Health(max_age=0)
     assert health.add("it", well).max_age == 0

@@ -1319,6 +1319,7 @@ def test_a_clock_that_raises_takes_no_place() -> None:
         ({"timeout": "1"}, "timeout"),
         ({"max_concurrent": 0}, "max_concurrent"),
         ({"max_concurrent": 1.5}, "max_concurrent"),
+        ({"max_concurrent": 10**12}, "max_concurrent=1000000000000 must be 1000000 or less"),
         ({"max_concurrent": True}, "max_concurrent"),
     ],
     ids=str,
