@@ -22,6 +22,9 @@ class Took:
 
     ours: int
     bare: int
+    in_all: float = 1.0
+    """What all answers took together, beside those of the bare app: no median shows a few that had
+    to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,11 @@ class Slowdown:
     def by_healthmw(self) -> float:
         """What the fault, and the machine, does to the bare app too is not healthmw's doing."""
         return self.ours / self.bare
+
+    @property
+    def in_all(self) -> float:
+        """The same of all answers together."""
+        return self.during.in_all / self.usual.in_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,13 +97,17 @@ class Stopwatch:
         self.measure(1)
 
     def measure(self, rounds: int, first: str = "") -> Took:
-        """Return the medians of so many answers, or of fewer where they take long."""
+        """Measure so many answers, or fewer where they take long."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{rounds} {first}\n")
         self._process.stdin.flush()
         ours, bare = json.loads(self._process.stdout.readline())
-        return Took(ours=round(statistics.median(ours)), bare=round(statistics.median(bare)))
+        return Took(
+            ours=round(statistics.median(ours)),
+            bare=round(statistics.median(bare)),
+            in_all=sum(ours) / sum(bare),
+        )
 
     def close(self) -> None:
         self._process.kill()

@@ -41,8 +41,9 @@ ROUNDS = times(200)
 GOAL = 1.5
 """So many times as long may the app's own route take on a machine that does nothing else."""
 SLOWEST = 20.0
-"""So many times as long may the app's own route take: one that waits for what hangs takes thousands
-of times as long, and what a busy machine did to it was up to five times as long."""
+"""So many times as long may the app's own route take, by the median and in all: one that waits for
+what hangs takes thousands of times as long, checks that block the loop for 0.3 s each make it 65
+times as long in all, and what a busy machine did to it was up to five times as long."""
 LATE = 40.0
 """Seconds beyond the deadline that a slow machine gets."""
 
@@ -103,6 +104,7 @@ def run_row(stage: Stage, fault: Fault) -> Slowdown:
         f"{well - over:.1f} s to recover, {time.monotonic() - well:.1f} s to give back, {slowdown}"
     )
     assert slowdown.by_healthmw < SLOWEST, slowdown
+    assert slowdown.in_all < SLOWEST, slowdown
     return slowdown
 
 
