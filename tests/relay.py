@@ -8,6 +8,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Self
 
+from tests.waiting import until_sync
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,7 +22,8 @@ class Relay:
     def __init__(self, target: int) -> None:
         self._target = target
         self._speaks = True
-        self.taken = 0  # how many connections were made to it
+        self._taken = 0
+        self._newest: object = None  # the address of who has connected last
         self._connections: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -36,6 +39,13 @@ class Relay:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
         self._loop.close()
+
+    def taken(self) -> int:
+        """Return how many connections have been made to it, those among them that still queue."""
+        with socket.create_connection(("127.0.0.1", self.port)) as last:
+            until_sync(lambda: self._newest == last.getsockname())
+            self._taken -= 1  # ours is no one's
+            return self._taken
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
@@ -77,7 +87,8 @@ class Relay:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
             client.setblocking(False)
-            self.taken += 1
+            self._taken += 1
+            self._newest = client.getpeername()
             serving = self._loop.create_task(self._serve(client))
             self._serving.add(serving)
             serving.add_done_callback(self._serving.discard)
