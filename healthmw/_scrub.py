@@ -10,14 +10,16 @@ reach past the place where the next match may begin.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 MASK = "***"
 _TEXT_KEPT = 10_000
@@ -34,20 +36,28 @@ _MARGIN = 4_000
 # into noise, which would also tell what the secret is.
 _STANDS_ALONE = 4
 
-_PEM = re.compile(
+
+class _Form(NamedTuple):
+    """How a secret may be written, as a regular expression."""
+
+    pattern: str
+    flags: re.RegexFlag = re.NOFLAG
+
+
+_PEM = _Form(
     r"(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----).*?(-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
 
 # scheme://user:password@host. A password may hold raw `@`, `:` and `/`, so it ends at the last `@`
 # before white space or before the next URL.
-_URL = re.compile(r"(://[^\s:/?#]*+:)((?:(?!://)\S)*)@")
+_URL = _Form(r"(://[^\s:/?#]*+:)((?:(?!://)\S)*)@")
 _PORT = re.compile(r"\d{1,5}(?:[\"'<>)\]},;]|$)")
 _PORT_AND_PATH = re.compile(r"\d{1,5}[/?#]")
 _PATHS_MAY_HOLD_AT = ("http", "https", "ws", "wss")
 
 # user:password@host without a scheme, as the `netloc` of a parsed URL.
-_NETLOC = re.compile(
+_NETLOC = _Form(
     r"(?<![\w/@.:+-])(?!(?:mailto|to|cc|bcc|from|by|e-?mail|contact):)"
     r"([\w.+-]{1,64}:)[^\s@:/\"']{1,256}@(?=[\w\[])(?!sha\d)",
     re.IGNORECASE,
@@ -87,7 +97,7 @@ _VALUE = rf"""
     {_HARMLESS}
     (?P<value> {_QUOTED} | (?: \{{ [^}}\n]*+ \}}? | \( [^)\n]*+ \)? | \[ [^\]\n]*+ \]? )? {_BARE} )
 """
-_ASSIGNED = re.compile(
+_ASSIGNED = _Form(
     rf"""
     (?= [acdeimpst-] )  # how the names begin: most positions fail here, at once
     (?P<key>
@@ -103,7 +113,7 @@ _ASSIGNED = re.compile(
 _OPENING = re.compile(r"(b?)(\\*[\"'])")
 
 # A header as it stands on the wire: its value goes on to the end of the line.
-_HEADER = re.compile(
+_HEADER = _Form(
     rf"""
     ( authorization \s*+ [:=] \s*+ {_SCHEMES} \s++ ) (?! \*\*\* ) \S++
   | ( (?: authorization \s*+ [:=] \s*+ (?! {_SCHEMES} \s ) | cookie \s*+ [:=] \s*+ )
@@ -113,7 +123,7 @@ _HEADER = re.compile(
 )
 # "Bearer token" and "Basic authentication" are words; a credential has a digit, a sign or mixed
 # case.
-_SCHEME = re.compile(
+_SCHEME = _Form(
     r"""
     \b ( (?i: bearer | basic ) \s++ )
     (?= [^\s"',;)\d_=]*+ [\d_=] | [^\s"',;)]*? [a-z][A-Z] )
@@ -121,7 +131,7 @@ _SCHEME = re.compile(
     """,
     re.VERBOSE,
 )
-_TOKEN = re.compile(
+_TOKEN = _Form(
     r"""
     (?<! [A-Za-z0-9] )
     (?: (?: AKIA | ASIA ) [0-9A-Z]{16,}                     # AWS key id
@@ -138,7 +148,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_SLACK_HOOK = re.compile(r"(hooks\.slack\.com/services/)[\w/-]+")
+_SLACK_HOOK = _Form(r"(hooks\.slack\.com/services/)[\w/-]+")
 
 
 def _mask_url(found: re.Match[str]) -> str:
@@ -160,7 +170,8 @@ def _mask_value(found: re.Match[str]) -> str:
     return f"{found['key']}{quotes[0]}{MASK}{quotes[2]}"
 
 
-_RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+_Mask = str | Callable[[re.Match[str]], str]
+_RULES: tuple[tuple[_Form, _Mask], ...] = (
     (_PEM, rf"\1{MASK}\2"),
     (_URL, _mask_url),
     (_NETLOC, rf"\1{MASK}@"),
@@ -172,6 +183,13 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 )
 
 
+@functools.cache
+def _rules() -> tuple[tuple[re.Pattern[str], _Mask], ...]:
+    # With the first text: to compile them takes as long as the import of half of the package, and
+    # where all is well nobody needs them. An import would need a file, and there may be none left.
+    return tuple((re.compile(*form), mask) for form, mask in _RULES)
+
+
 def _apply(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted(
         {form for one in secrets for form in _written(one)}, key=len, reverse=True
@@ -180,7 +198,7 @@ def _apply(text: str, secrets: Iterable[str]) -> str:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
         else:
             text = text.replace(secret, MASK)
-    for pattern, replacement in _RULES:
+    for pattern, replacement in _rules():
         text = pattern.sub(replacement, text)
     return text
 
