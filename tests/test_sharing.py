@@ -427,6 +427,44 @@ async def test_who_comes_when_a_result_has_grown_too_old_gets_a_newer_one(is_asy
 
 @anyio_too
 @both_kinds
+async def test_who_comes_after_a_check_was_added_has_it_run(is_async: bool) -> None:
+    probe, added = (ScriptedProbe(is_async=is_async) for _ in range(2))
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=PATIENCE)
+    probe.hang()
+    reports, read = reading(health)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: probe.running)
+        health.add("added", added, timeout=PATIENCE)
+        group.start_soon(read)
+        await until(lambda: added.calls)
+        probe.release()
+    assert reports[0].results["added"].status is Status.OKAY
+    assert probe.calls == 1
+
+
+@anyio_too
+@both_kinds
+async def test_who_comes_after_the_drain_began_waits_for_nothing(is_async: bool) -> None:
+    probe = ScriptedProbe(is_async=is_async)
+    health = Health(max_age=0, deadline=2 * PATIENCE)
+    health.add("it", probe, timeout=2 * PATIENCE)
+    probe.hang()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.run)
+        await until(lambda: probe.running)
+        health.drain()
+        report = await soon(health.run())
+        assert probe.running
+        probe.release()
+    assert (report.status, report.reason) == (Status.FAILED, Reason.DRAINING)
+
+
+@anyio_too
+@both_kinds
 async def test_who_comes_later_has_a_deadline_of_his_own(is_async: bool) -> None:
     probe = ScriptedProbe(is_async=is_async)
     health = Health(max_age=0, deadline=0.1)
