@@ -531,7 +531,7 @@ async def test_the_answer_leaves_at_the_deadline(is_async: bool) -> None:
             Reason.TIMEOUT,
         )
         assert late.detail == "not back within the group's deadline of 0.1 s"
-        assert late.duration >= 0.09
+        assert 0.09 <= late.duration < PATIENCE
         assert report.results["quick"].measurements == {"n": 1}
         assert report.status is Status.DEGRADED
     # It has not failed, it is only late: nobody holds that against it later.
