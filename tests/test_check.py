@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -71,6 +72,12 @@ def test_less_than_a_nanosecond_is_no_time(option: str) -> None:
     with pytest.raises(OSError, match="gone"), check.guard():
         raise OSError("gone")
     assert check.refusing
+
+
+def test_a_count_may_be_as_large_as_a_container_of_pythons_own() -> None:
+    CircuitBreaker(window_calls=sys.maxsize)
+    with pytest.raises(ValueError, match=rf"^window_calls={sys.maxsize + 1} must be {sys.maxsize}"):
+        CircuitBreaker(window_calls=sys.maxsize + 1)
 
 
 def test_an_age_of_nothing_makes_sense() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import logging
 import sys
 import threading
@@ -793,3 +794,31 @@ def test_a_half_imported_trio_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("trio", "trio.lowlevel"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     assert asyncio.run(health.run()).ok
+
+
+def test_a_probe_that_is_dropped_with_its_loop_is_closed() -> None:
+    begun: list[int] = []
+    closed: list[int] = []
+
+    async def probe() -> None:
+        number = len(begun)
+        begun.append(number)
+        if number:
+            return
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.append(number)
+
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=PATIENCE)
+    loop = asyncio.new_event_loop()
+    reader = loop.create_task(health.run())
+    loop.run_until_complete(until(lambda: begun))
+    reader.cancel()
+    loop.run_until_complete(asyncio.wait([reader]))
+    loop.close()  # without a word to the run
+    del loop, reader
+    assert asyncio.run(health.run()).ok
+    gc.collect()
+    assert (begun, closed) == ([0, 1], [0])

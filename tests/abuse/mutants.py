@@ -74,6 +74,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_model": ("model", "health"),
     "_groups": ("health", "http"),
     "_check": ("check", "guard", "background"),
+    "_options": ("check", "guard", "breaker"),
     "_steps": ("running",),
     "_background": ("background", "cost", "fork", "side"),
     "_flight": (*_RUNNING, "wsgi"),
