@@ -184,7 +184,7 @@ GOALS = [
             found=_cell(f"{server}: nothing is kept ({_KEPT})", _BESIDE),
             bound=bound,
             least=True,
-            missed="whoever waits is woken for an answer of its own, and few share a run so short",
+            missed="whoever waits is woken for an answer of its own",
         )
         for server, bound in (("uvicorn", 0.65), ("gunicorn gthread", 0.38))
     ),
