@@ -62,8 +62,12 @@ class HealthMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        if self._path in environ.get("PATH_INFO", ""):
-            rest = self._endpoint.rest_of(environ["PATH_INFO"])
+        try:
+            path = environ["PATH_INFO"]
+        except KeyError:  # a server may leave out what is empty (PEP 3333)
+            path = ""
+        if self._path in path:
+            rest = self._endpoint.rest_of(path)
             if rest is not None:
                 return _answer(self._endpoint, environ, start_response, rest, drains=self._drains)
         try:
