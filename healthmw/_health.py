@@ -136,7 +136,8 @@ class Health:
 
         - `critical`: whether a failure fails the app, or only degrades it.
         - `timeout`: how long one run may take, in seconds.
-        - `max_age`: how long its result is served from memory (seconds; `Health`'s, if None).
+        - `max_age`: how long its result is served from memory (seconds; `Health`'s, if None). At 0
+          those alone share a run who ask while it is under way, or is just being told.
         - `failure_max_age`: the same for a failure (`max_age`, if None), so that a recovery is seen
           sooner, or what is down is asked less.
         - `per_hour`: at most so many runs an hour in this process, evenly spaced, whatever asks
