@@ -85,10 +85,9 @@ class Relay:
     def _accept(self) -> None:
         # Not by asyncio's server, which loses what it has accepted when it closes at that moment.
         with contextlib.suppress(OSError):
-            client, _ = self._listener.accept()
+            client, self._newest = self._listener.accept()
             client.setblocking(False)
             self._taken += 1
-            self._newest = client.getpeername()
             serving = self._loop.create_task(self._serve(client))
             self._serving.add(serving)
             serving.add_done_callback(self._serving.discard)
