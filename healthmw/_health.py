@@ -264,7 +264,8 @@ class Health:
 
     def _join(self, group: str) -> Awaitable[Report] | None:
         """Return a wait for the report that others on this event loop wait for, if any do."""
-        return self._reports.join(group, self.deadline, current_loop())
+        asked = Asked(group, self.deadline, fresh=False, only=None)
+        return self._reports.join(asked, current_loop())
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""

@@ -246,9 +246,7 @@ class Endpoint:
     def _response(self, request: Request, place: _Place, report: Report) -> Response:
         # Whoever has waited for the same runs has the same report.
         response = self._made_of(report, place) or self._make(request, place, report)
-        if request.if_none_match:
-            return response.conditional(as_text(request.if_none_match))
-        return response
+        return response.conditional(as_text(request.if_none_match))
 
     def _make(self, request: Request, place: _Place, report: Report) -> Response:
         plan = place.plan

@@ -59,7 +59,7 @@ class Reports:
     def changed(self) -> None:
         """Forget every report that may have changed, and let nobody join who waits for one."""
         with self._lock:
-            self._held = dict(self._latched)
+            self.outdated()
             self._crowds = {}
 
     def outdated(self) -> None:
@@ -100,7 +100,7 @@ class Reports:
         if held is not None:
             return held
         group = asked.group
-        joined = self.join(group, asked.deadline, here) if asked.only is None else None
+        joined = self.join(asked, here) if asked.only is None else None
         if joined is not None:
             return await joined
         deadline = time.monotonic() + asked.deadline
@@ -116,19 +116,23 @@ class Reports:
         try:
             await crowd.lead(deadline)
         finally:
-            if self._crowds.get(group) is crowd:
-                del self._crowds[group]
+            with self._lock:  # a thread that has something changed may be at it, too
+                if self._crowds.get(group) is crowd:
+                    del self._crowds[group]
         report = self._conclude(asked, begun)
         if begun.complete:
             crowd.report = report
         return report
 
-    def join(self, group: str, deadline: float, here: Loop | None) -> Awaitable[Report] | None:
-        """Return a wait for what others on the loop `here` wait for, if any do."""
-        crowd = self._crowds.get(group)
+    def join(self, asked: Asked, here: Loop | None) -> Awaitable[Report] | None:
+        """Return a wait for what others on the loop `here` wait for, if any do.
+
+        They wait for all of a group: that is not for who has asked for some.
+        """
+        crowd = self._crowds.get(asked.group)
         if crowd is None or not crowd.has_room(here):
             return None
-        return self._along(crowd, Asked(group, deadline, fresh=False, only=None))
+        return self._along(crowd, asked)
 
     async def _along(self, crowd: Crowd, asked: Asked) -> Report:
         deadline = time.monotonic() + asked.deadline

@@ -66,6 +66,9 @@ def test_less_than_a_nanosecond_is_no_time(option: str) -> None:
     options: dict[str, Any] = {option: 5e-324}
     with pytest.raises(ValueError, match=rf"^{option}=5e-324 is less than a nanosecond"):
         Health().add("it", well, **options)
+
+
+def test_nor_is_it_a_window() -> None:
     with pytest.raises(ValueError, match=r"^window_seconds=5e-324 is less than a nanosecond"):
         CircuitBreaker(window_seconds=5e-324)
     check = Health().add("it", well, breaker=CircuitBreaker(window_seconds=1e-9, minimum_calls=1))
