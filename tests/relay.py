@@ -8,6 +8,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Self
 
+from tests.listener import Listener
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ class Relay:
         self._taken = 0
         self._newest: object = None  # the address of who has connected last
         self._connections: set[asyncio.StreamWriter] = set()
-        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -71,31 +71,18 @@ class Relay:
         return result
 
     async def _open(self, port: int = 0) -> int:
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._listener.setblocking(False)
-        self._loop.add_reader(self._listener, self._accept)
-        opened: int = self._listener.getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", port))
+        opened: int = sock.getsockname()[1]
+        self._listener = Listener(sock, self._serve)
         return opened
 
     async def _shut(self) -> None:
-        self._loop.remove_reader(self._listener)
         self._listener.close()
         await self._cut()
 
-    def _accept(self) -> None:
-        # Not by asyncio's server, which loses what it has accepted when it closes at that moment.
-        with contextlib.suppress(OSError):
-            client, self._newest = self._listener.accept()
-            client.setblocking(False)
-            self._taken += 1
-            serving = self._loop.create_task(self._serve(client))
-            self._serving.add(serving)
-            serving.add_done_callback(self._serving.discard)
-
     async def _close(self) -> None:
         await self._shut()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=_PATIENCE)
+        await self._listener.served(_PATIENCE)
 
     async def _cut(self) -> None:
         for writer in [*self._connections]:
@@ -108,8 +95,9 @@ class Relay:
         self._speaks = True
         await self._cut()  # what was lost on the way would be missed
 
-    async def _serve(self, client: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=client)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._taken += 1
+        self._newest = writer.get_extra_info("peername")
         self._connections.add(writer)
         try:
             there = await asyncio.open_connection("127.0.0.1", self._target)

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tests.listener import Listener
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -68,8 +70,8 @@ class Proxy:
         # Never listens: keeps the port ours while nobody does.
         self._reserved = _bound(0)
         self.port: int = self._reserved.getsockname()[1]
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._listener: Listener | None = None
+        self._open: set[asyncio.StreamWriter] = set()
         self.mode = Mode.FORWARD
         self.cut_after = 0
         """In mode CUT: reset a connection after so many bytes of answers."""
@@ -101,14 +103,13 @@ class Proxy:
         self._reserved.close()
 
     async def _listen(self) -> None:
-        if self._server is not None:
-            return
-        self._server = await asyncio.start_server(self._begin, sock=_bound(self.port), backlog=512)
+        if self._listener is None:
+            self._listener = Listener(_bound(self.port), self._serve)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         await self._drop()
 
     async def _drop(self, *, politely: bool = False) -> None:
@@ -118,12 +119,12 @@ class Proxy:
             else:
                 _reset(writer)
 
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.answered = 0
-        self._open[writer] = asyncio.ensure_future(self._serve(reader, writer))
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.answered = 0
+        self._open.add(writer)
         try:
+            if self._listener is None:
+                raise ConnectionError("refused since it was accepted")
             await self._join(reader, writer)
         except (OSError, TimeoutError):
             _reset(writer)
@@ -131,7 +132,7 @@ class Proxy:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            del self._open[writer]
+            self._open.discard(writer)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode is Mode.SILENT:
@@ -188,16 +189,16 @@ class Terminator:
         """What to show to those who connect from now on."""
         sock = _bound(0)
         self.port: int = sock.getsockname()[1]
-        self._server = loop.call(self._listen(sock))
+        self._listener = loop.call(self._listen(sock))
 
     def close(self) -> None:
         self._loop.call(self._close())
 
-    async def _listen(self, sock: socket.socket) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, sock=sock, backlog=512)
+    async def _listen(self, sock: socket.socket) -> Listener:
+        return Listener(sock, self._serve)
 
     async def _close(self) -> None:
-        self._server.close()
+        self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
