@@ -12,7 +12,8 @@ import anyio
 from healthmw._breaker_state import BreakerState
 from healthmw._closing import close_probes
 from healthmw._flight import wait_for
-from healthmw._loop import LoopGoneError, current_loop
+from healthmw._loop import current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._model import Status
 from healthmw._native import Lock, get_ident
 from healthmw._portal import PORTAL
@@ -21,7 +22,7 @@ from healthmw._runner import Run
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop
     from healthmw._model import Result
     from healthmw._runner import Runner
 
@@ -150,6 +151,6 @@ class Background:
         run = runner.begin(lambda: loop)
         if not isinstance(run, Run):
             return run
-        await wait_for([run], math.inf)
+        await wait_for([run], math.inf, loop)
         assert run.result is not None  # noqa: S101 - for the type checker: it has been waited for
         return run.result

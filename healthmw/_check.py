@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from healthmw._breaker import CircuitBreaker
 from healthmw._breaker_state import BreakerState
-from healthmw._guard import Fallback, Guard
-from healthmw._guard_gate import MISSING, Missing
 from healthmw._model import Reason, Result, Status
-from healthmw._options import WrongTypeError, count, flag, name_of, names, rate, seconds, text
+from healthmw._options import (
+    MISSING,
+    Missing,
+    WrongTypeError,
+    count,
+    flag,
+    name_of,
+    names,
+    rate,
+    seconds,
+    text,
+)
 from healthmw._probe import Probe, check_probe, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from typing import Literal
+
+    from healthmw._breaker import CircuitBreaker
+    from healthmw._guard import Fallback, Guard
 
 F = TypeVar("F")
 
@@ -106,9 +117,7 @@ class Check:
         self.failure_threshold: int = count("failure_threshold", failure_threshold)
         self.success_threshold: int = count("success_threshold", success_threshold)
         self.groups: frozenset[str] = names("groups", groups)
-        if breaker is not None and not isinstance(breaker, CircuitBreaker):
-            raise WrongTypeError(f"breaker must be a CircuitBreaker, not {type(breaker).__name__}")
-        self.breaker: CircuitBreaker | None = breaker
+        self.breaker: CircuitBreaker | None = None if breaker is None else _breaker(breaker)
         self.passive: bool = flag("passive", passive)
         if self.passive and breaker is None:
             raise ValueError("passive=True needs breaker=: it is what hears the app's own calls")
@@ -217,6 +226,8 @@ class Check:
 
         In a block, `with guard as call:`, `call.failure()` tells of a failure that raises nothing.
         """
+        from healthmw._guard import Guard
+
         return Guard(
             name=self.name,
             breaker=self.breaker,
@@ -226,6 +237,18 @@ class Check:
             max_concurrent=max_concurrent,
             trial=False,  # the probe makes the trial: no user's call is a guinea pig
         )
+
+
+def _breaker(breaker: object) -> CircuitBreaker:
+    """Return `breaker` if it is one."""
+    # Breakers and guards cost as much to import as all else that checks need, so they are loaded
+    # where there is one: guards with it, for their first call may come when no file is to be had.
+    from healthmw import _guard  # noqa: F401
+    from healthmw._breaker import CircuitBreaker
+
+    if not isinstance(breaker, CircuitBreaker):
+        raise WrongTypeError(f"breaker must be a CircuitBreaker, not {type(breaker).__name__}")
+    return breaker
 
 
 _REFUSING = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.FORCED_OPEN})

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from healthmw._flight import wait_for
-from healthmw._loop import LoopGoneError, current_loop
+from healthmw._loop import current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._probe import closer
 from healthmw._scrub import scrub_exception
 from healthmw._threads import THREADS
@@ -20,7 +21,7 @@ from healthmw._threads import THREADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop
     from healthmw._runner import Runner
 
 _CLOSING = 1.0
@@ -59,7 +60,7 @@ async def _close(runner: Runner, loop: Loop) -> None:
     close = closer(runner.check.probe)
     run = runner.under_way
     if run is not None:
-        await wait_for([run], time.monotonic() + _CLOSING / 2)
+        await wait_for([run], time.monotonic() + _CLOSING / 2, loop)
     if close is None or runner.under_way is not None:
         return
     try:

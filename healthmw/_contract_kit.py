@@ -17,7 +17,8 @@ import anyio
 import anyio.lowlevel
 
 from healthmw import _probe
-from healthmw._loop import LoopGoneError, current_loop
+from healthmw._loop import current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._steps import Steps, stepwise
 
 if TYPE_CHECKING:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-
-from healthmw._flight import wait_for
+from healthmw._loop import running
 
 if TYPE_CHECKING:
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop, Promise
     from healthmw._model import Report, Result
     from healthmw._runner import Run
 
@@ -38,12 +36,18 @@ class Begun(NamedTuple):
         """
         if self.results:
             return False
-        back = [(run, run.result) for run in self.runs.values() if run.result is not None]
-        if not back:
-            return True
+        for run in self.runs.values():
+            if run.result is not None:
+                return self._just_back
+        return True
+
+    @property
+    def _just_back(self) -> bool:
         now = time.monotonic()
-        ages = (now - run.began - result.duration for run, result in back)
-        return len(back) == len(self.runs) and max(ages) < _MOMENT
+        return all(
+            run.result is not None and now - run.began - run.result.duration < _MOMENT
+            for run in self.runs.values()
+        )
 
     def is_in(self, report: Report) -> bool:
         """Tell whether these very runs, and nothing else, have led to `report`."""
@@ -62,33 +66,26 @@ class Crowd:
     reason, the others look for themselves.
     """
 
-    __slots__ = ("_loop", "begun", "concluded", "report")
+    __slots__ = ("_waiting", "begun", "loop")
 
-    def __init__(self, begun: Begun, loop: Loop | None) -> None:
+    def __init__(self, begun: Begun, loop: Loop) -> None:
         self.begun = begun
-        self._loop = loop
-        self.concluded = anyio.Event()
-        """Set when the first leaves."""
-        self.report: Report | None = None
-        """What the first has made of the runs, where all had come back."""
+        self.loop = loop
+        self._waiting: list[Promise] = []
 
-    def has_room(self, loop: Loop | None) -> bool:
-        """Tell whether a reader on `loop`, who asks now, can do no better than to join."""
-        return (
-            loop is not None
-            and self._loop is not None
-            and loop.identity is self._loop.identity
-            and not self.concluded.is_set()
-            and self.begun.is_open
-        )
+    def join(self) -> Promise | None:
+        """Return what a reader is to wait for who asks now and here, if it can do no better.
 
-    async def lead(self, deadline: float) -> None:
-        """Wait for the runs, but not beyond `deadline`, as the first."""
-        try:
-            await wait_for([*self.begun.runs.values()], deadline)
-            # A turn of the loop for those whose requests are just being read: without it, under
-            # load, half of them come a moment too late, and run everything anew.
-            with anyio.CancelScope(shield=True):  # the results are there, and are to be told
-                await anyio.sleep(0)  # noqa: ASYNC115 - that would import a module more
-        finally:
-            self.concluded.set()
+        That is what the first has made of the runs; None, where it has left without a report.
+        """
+        if running() is not self.loop.identity or not self.begun.is_open:
+            return None
+        promise = self.loop.promise()
+        self._waiting.append(promise)
+        return promise
+
+    def tell(self, report: Report | None) -> None:
+        """Wake the others, as the first leaves."""
+        for promise in self._waiting:
+            if not promise.done():
+                promise.set_result(report)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
-import anyio
-
-from healthmw._loop import LoopGoneError, current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._native import Lock, arrival, get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from healthmw._loop_protocol import Loop
     from healthmw._model import Result
 
 _TICK = 0.005
@@ -109,25 +108,30 @@ def _patience(flights: Sequence[Flight], deadline: float) -> float:
     return until - now
 
 
-async def wait_for(flights: Sequence[Flight], deadline: float) -> None:
-    """Wait until all flights have settled or are overdue, but not beyond `deadline`."""
-    loop = current_loop()
-    arrived = anyio.Event()
+async def wait_for(flights: Sequence[Flight], deadline: float, loop: Loop) -> None:
+    """Wait until all flights have settled or are overdue, but not beyond `deadline`.
+
+    `loop` is the one that this runs on.
+    """
+    arrived = loop.promise()
+
+    def arrive() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
 
     def wake() -> None:
-        if loop is None or loop.thread == get_ident():
-            arrived.set()
+        if loop.thread == get_ident():
+            arrive()
             return
         try:
-            loop.call_soon(arrived.set)
+            loop.call_soon(arrive)
         except LoopGoneError:
             return  # and with it whoever waited there
 
     last_of = _LastOf(flights, wake)
     try:
-        while not arrived.is_set() and (seconds := _patience(flights, deadline)) > 0:
-            with anyio.move_on_after(seconds):
-                await arrived.wait()
+        while not arrived.done() and (seconds := _patience(flights, deadline)) > 0:
+            await loop.wait(arrived, seconds)
     finally:
         for flight in flights:
             flight.leave(last_of)

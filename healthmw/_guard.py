@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, ove
 
 import anyio
 
-from healthmw._guard_gate import MISSING, Call, Gate, Missing
+from healthmw._guard_gate import Call, Gate
 from healthmw._guard_wrappers import (
     kind_of,
     wrap_async_generator_function,
@@ -15,7 +15,7 @@ from healthmw._guard_wrappers import (
     wrap_function,
     wrap_generator_function,
 )
-from healthmw._options import count, seconds
+from healthmw._options import MISSING, Missing, count, seconds
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from healthmw._breaker import CircuitBreaker
 
-__all__ = ("MISSING", "Guard")
+__all__ = ("Guard",)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker import CircuitBreaker, Permit
 from healthmw._breaker_state import Outcome
 from healthmw._fork import in_child
+from healthmw._options import MISSING
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
     from healthmw._breaker_phase import Phase
 
-
-class Missing(Enum):
-    """The type of `MISSING`."""
-
-    MISSING = "MISSING"
-
-
-MISSING: Final = Missing.MISSING
-"""No fallback was given; None would be one."""
 
 # Disabled, a breaker lets all pass and keeps nothing, so this one serves all guards without.
 _NO_BREAKER = CircuitBreaker()

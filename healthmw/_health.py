@@ -33,7 +33,7 @@ from healthmw._timings import warn_of_checks
 from healthmw._view import About, about
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from healthmw._breaker import CircuitBreaker
@@ -261,11 +261,6 @@ class Health:
         here = current_loop()
         asked = Asked(group, self.deadline, fresh=fresh, only=only)
         return await self._reports.get(asked, here, lambda: here or PORTAL.loop())
-
-    def _join(self, group: str) -> Awaitable[Report] | None:
-        """Return a wait for the report that others on this event loop wait for, if any do."""
-        asked = Asked(group, self.deadline, fresh=False, only=None)
-        return self._reports.join(asked, current_loop())
 
     async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""

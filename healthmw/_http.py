@@ -83,7 +83,8 @@ class Endpoint:
         if not isinstance(health, Health):
             raise WrongTypeError(f"health must be a Health, not {type(health).__name__}")
         self.health = health
-        self._peek = health._reports.peek  # noqa: SLF001 - the same house, and the shortest way
+        reports = health._reports  # noqa: SLF001 - the same house, and the shortest way
+        self._peek, self._join = reports.peek, reports.join
         self.path = _checked(path)
         self.gate = Gate(show=show, authorize=authorize, clock=health.clock)
         self._below = self.path + "/"
@@ -151,7 +152,7 @@ class Endpoint:
             place = sought
         health, plan = self.health, place.plan
         wishes = plan.wishes
-        joined = health._join(plan.name) if plan.only is None else None  # noqa: SLF001 - the same house
+        joined = self._join(plan.name, health.deadline) if plan.only is None else None
         if joined is not None:
             report = await joined
         elif aside:
@@ -246,7 +247,8 @@ class Endpoint:
     def _response(self, request: Request, place: _Place, report: Report) -> Response:
         # Whoever has waited for the same runs has the same report.
         response = self._made_of(report, place) or self._make(request, place, report)
-        return response.conditional(as_text(request.if_none_match))
+        wanted = request.if_none_match
+        return response.conditional(as_text(wanted)) if wanted else response
 
     def _make(self, request: Request, place: _Place, report: Report) -> Response:
         plan = place.plan

@@ -6,6 +6,8 @@ import math
 import re
 import sys
 from collections.abc import Iterable
+from enum import Enum
+from typing import Final
 
 _SHORTEST = 1e-9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -16,6 +18,16 @@ class WrongTypeError(TypeError, ValueError):
 
     Every wrong option raises `ValueError`; this one is what Python has for it besides.
     """
+
+
+class Missing(Enum):
+    """The type of `MISSING`."""
+
+    MISSING = "MISSING"
+
+
+MISSING: Final = Missing.MISSING
+"""What an option is that was not given, where None would be a value."""
 
 
 def name_of(option: str, value: object) -> str:

@@ -7,11 +7,15 @@ process, so that connections and runs under way survive from one call to the nex
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import anyio
 
-from healthmw._loop import AsyncioLoop, Loop, current_loop
+from healthmw._loop import AsyncioLoop, current_loop
 from healthmw._native import Lock, greened, settle, start_real_thread
+
+if TYPE_CHECKING:
+    from healthmw._loop_protocol import Loop
 
 
 class Portal:

@@ -17,7 +17,7 @@ from healthmw._runner import Run
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop, Promise
     from healthmw._registry import Registry
     from healthmw._runner import Runner
 
@@ -100,47 +100,52 @@ class Reports:
         if held is not None:
             return held
         group = asked.group
-        joined = self.join(asked, here) if asked.only is None else None
+        joined = self.join(group, asked.deadline) if asked.only is None else None
         if joined is not None:
             return await joined
         deadline = time.monotonic() + asked.deadline
         begun = self._begin(asked, loop)
         if not begun.runs:
             return self._conclude(asked, begun)
+        if here is None:
+            raise RuntimeError("no asyncio or trio runs here to wait on: a thread uses run_sync()")
         crowd = Crowd(begun, here)
         # For a breaker's trial nobody else is to wait; nor who may be answered from memory, for
         # what is fresh.
         tried = any(self._registry.runners[name].check.refusing for name in begun.runs)
         if asked.only is None and not asked.fresh and not tried:
             self._crowds[group] = crowd
+        report = None
         try:
-            await crowd.lead(deadline)
+            await wait_for([*begun.runs.values()], deadline, here)
+            # A turn of the loop for those whose requests are just being read: without it, under
+            # load, half of them come a moment too late, and run everything anew.
+            await here.give_way()
+            report = self._conclude(asked, begun)
         finally:
             with self._lock:  # a thread that has something changed may be at it, too
                 if self._crowds.get(group) is crowd:
                     del self._crowds[group]
-        report = self._conclude(asked, begun)
-        if begun.complete:
-            crowd.report = report
+            crowd.tell(report if begun.complete else None)
         return report
 
-    def join(self, asked: Asked, here: Loop | None) -> Awaitable[Report] | None:
-        """Return a wait for what others on the loop `here` wait for, if any do.
+    def join(self, group: str, deadline: float) -> Awaitable[Report] | None:
+        """Return a wait for what others on this event loop wait for, if any do.
 
         They wait for all of a group: that is not for who has asked for some.
         """
-        crowd = self._crowds.get(asked.group)
-        if crowd is None or not crowd.has_room(here):
-            return None
-        return self._along(crowd, asked)
+        crowd = self._crowds.get(group)
+        told = None if crowd is None else crowd.join()
+        return None if crowd is None or told is None else self._along(crowd, told, group, deadline)
 
-    async def _along(self, crowd: Crowd, asked: Asked) -> Report:
-        deadline = time.monotonic() + asked.deadline
-        await crowd.concluded.wait()
-        if crowd.report is not None:
-            return crowd.report
-        await wait_for([*crowd.begun.runs.values()], deadline)
-        return self._conclude(asked, crowd.begun)
+    async def _along(self, crowd: Crowd, told: Promise, group: str, deadline: float) -> Report:
+        until = time.monotonic() + deadline
+        report: Report | None = await told
+        if report is None:
+            begun = crowd.begun
+            await wait_for([*begun.runs.values()], until, crowd.loop)
+            report = self._conclude(Asked(group, deadline, fresh=False, only=None), begun)
+        return report
 
     def get_sync(self, asked: Asked, loop: Callable[[], Loop]) -> Report:
         """Return the report to a reader in a thread without an event loop."""

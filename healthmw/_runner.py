@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from healthmw._breaker import Permit
     from healthmw._check import Check
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop
     from healthmw._model import Measurement
     from healthmw._threads import Job
 

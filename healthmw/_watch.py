@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from healthmw._loop import LoopGoneError
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._native import Lock, get_ident
 from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
-    from healthmw._loop import Loop
+    from healthmw._loop_protocol import Loop
 
 _TICKS = 4
 """So often the loop is asked in the time after which it counts as stalled."""

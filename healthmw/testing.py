@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._loop import LoopGoneError, current_loop
+from healthmw._loop import current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._probe_contract import PROBE_RULES, check_probe
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from healthmw import CircuitBreaker, DependencyUnavailable
-from healthmw._guard import MISSING, Guard
+from healthmw._guard import Guard
+from healthmw._options import MISSING
 from tests.breaker_kit import (
     CLOSED,
     HALF_OPEN,

@@ -74,7 +74,18 @@ def test_health_brings_only_what_is_python_s_own_over_anyio() -> None:
     strangers = {name.partition(".")[0] for name in brought} - set(sys.stdlib_module_names)
     assert strangers == {"healthmw"}
     # Nothing that answers is needed to have checks; and the number is kept in view.
-    assert len([name for name in brought if name.startswith("healthmw.")]) <= 40
+    assert len([name for name in brought if name.startswith("healthmw.")]) <= 33
+
+
+def test_breakers_and_guards_come_with_the_first_breaker_all_at_once() -> None:
+    without = "from healthmw import Health\nhealth = Health()\nhealth.add('a', lambda: None)"
+    rooms = {"healthmw._breaker", "healthmw._guard", "healthmw._guard_wrappers", "healthmw._window"}
+    assert not rooms & brought_along(without)
+    more = "import healthmw\nhealth.add('b', lambda: 0, breaker=healthmw.CircuitBreaker())"
+    assert rooms <= brought_along(more, before=without)
+    # For the first guard may be made when there is no file to be had.
+    before = f"{without}\n{more}"
+    assert not brought_along("health.check('b').guard(fallback=None)(len)([])", before=before)
 
 
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])

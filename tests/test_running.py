@@ -788,6 +788,14 @@ async def test_a_log_that_breaks_down_takes_nothing_with_it(
     breakdowns.clear()
 
 
+def test_where_no_loop_runs_it_is_said_what_to_call() -> None:
+    health = Health()
+    health.add("it", lambda: None)
+    report = health.run()
+    with pytest.raises(RuntimeError, match=r"run_sync\(\)"):
+        report.send(None)
+
+
 def test_a_half_imported_trio_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     health = Health()
     health.add("it", ScriptedProbe())

@@ -66,6 +66,10 @@ class InThread(Generic[T]):
     def done(self) -> bool:
         return not self._thread.is_alive()
 
+    def wait(self, seconds: float) -> None:
+        """Give it so much time, whether or not it comes to an end."""
+        self._thread.join(seconds)
+
     def result(self) -> T:
         self._thread.join(PATIENCE)
         assert self.done, "it hangs"

@@ -36,6 +36,7 @@ from tests.waiting import InThread, foreign_threads, until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from types import FrameType
 
 AMPLE = 60.0
 """Seconds: the limit of runs that are to come back by themselves, on any machine."""
@@ -576,6 +577,107 @@ def test_threads_and_tasks_share_the_runs(run: Callable[..., None]) -> None:
 
     run(main)
     assert {probe.most for probe in probes.values()} == {1}
+
+
+ENGINE = {
+    f"healthmw.{room}"
+    for room in ("_breaker", "_breaker_phase", "_check", "_crowd", "_flight", "_reports", "_runner")
+}
+
+
+def interrupted(work: Callable[[], None], step: int, interrupt: Callable[[], object]) -> bool:
+    """Do `work`; at so many steps of the interpreter in the engine, have a thread do `interrupt`.
+
+    The thread may have to wait for a lock; then work goes on. Return False if it had no so many.
+    """
+    left = step
+    threads: list[InThread[object]] = []
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal left
+        if frame.f_globals.get("__name__") not in ENGINE or threads:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if not left:
+                threads.append(InThread(interrupt))
+                threads[0].wait(0.01)
+        return trace
+
+    usual = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(usual)
+    for thread in threads:
+        thread.result()
+    return bool(threads)
+
+
+class Interruptible:
+    """Two readers who share a run of three checks, and what may come between at any step."""
+
+    def __init__(self) -> None:
+        self.health = Health(max_age=0, deadline=AMPLE)
+        self.breaker = CircuitBreaker(consecutive_failures=1, open_for=0.001, open_for_max=0.001)
+        self.watched = Watched(0, is_async=True)
+        self.health.add("it", self.watched, timeout=AMPLE)
+        self.health.add("sync", Watched(0, is_async=False), timeout=AMPLE)
+        self.health.add("guarded", ScriptedProbe(), critical=False, breaker=self.breaker)
+
+    async def read(self) -> None:
+        see(await self.health.run())
+
+    async def main(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.read)
+            tasks.start_soon(self.read)
+
+    def change(self) -> None:
+        """Who asks from now on waits with nobody of before."""
+        self.health.group("ready", codes={"okay": 200})
+
+    def grow(self) -> None:
+        self.health.add("more", ScriptedProbe())
+
+    def drain(self) -> None:
+        self.health.drain()
+        assert self.health.run_sync().reason is Reason.DRAINING
+
+    def ask(self) -> None:
+        see(self.health.run_sync(fresh=True))
+
+    def trip(self) -> None:
+        with contextlib.suppress(ZeroDivisionError):
+            self.health.check("guarded").guard()(lambda: 1 / 0)()
+
+    def force_open(self) -> None:
+        self.breaker.force_open()
+
+    def see_to_it(self) -> None:
+        """See that all is as it should be after it."""
+        self.breaker.reset()
+        report = self.health.run_sync(fresh=True)
+        see(report)
+        assert self.watched.most <= 1
+        if not self.health.draining:  # then, nothing is run any more
+            assert {result.status for result in report.results.values()} == {Status.OKAY}
+
+
+@pytest.mark.parametrize("run", [on_asyncio, on_trio])
+@pytest.mark.parametrize("what", ["change", "grow", "drain", "ask", "trip", "force_open"])
+def test_what_comes_between_at_any_step_of_two_readers(what: str, run: Callable[..., None]) -> None:
+    stride = max(1, round(40 / times(1)))
+    steps = itertools.count(1 + random.Random(f"{what} {run.__name__}").randrange(stride), stride)
+    for step in steps:
+        place = Interruptible()
+        found = interrupted(lambda: run(place.main), step, getattr(place, what))  # noqa: B023 - done at once
+        place.see_to_it()
+        if not found:
+            break
+    assert step > 1000
 
 
 @pytest.mark.parametrize("run", LOOPS)

@@ -1,0 +1,83 @@
+"""What the engine needs of an event loop, whichever it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from contextlib import AbstractContextManager
+
+
+class LoopGoneError(RuntimeError):
+    """The loop has ended, so nothing can be started on it any more."""
+
+
+class Loop(Protocol):
+    """What the engine needs of an event loop.
+
+    Any thread may use it, but for all from `is_cancelled` on: that is for tasks of the loop.
+    """
+
+    thread: int
+    """The identifier of the thread that the loop runs in."""
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop will never run again."""
+
+    @property
+    def hears_ctrl_c(self) -> bool:
+        """Whether a `KeyboardInterrupt` in a task of the loop's own may be the user's."""
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have the loop's thread call `call`. Raises `LoopGoneError` when the loop has ended."""
+
+    def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Run `main` as a task of the loop's own; return what cancels it.
+
+        Keep that: asyncio holds tasks by weak references only. Nobody waits for the task, so it
+        should not raise; what it raises all the same goes to `sys.excepthook`. If it ignores its
+        cancellation asyncio can end without it; a trio run can't.
+        """
+
+    def is_cancelled(self, error: BaseException) -> bool:
+        """Tell whether `error` is this task's cancellation, and not the body's own invention."""
+
+    def time_limit(
+        self, seconds: float, expire: Callable[[], None], extend: Callable[[float], None]
+    ) -> AbstractContextManager[None]:
+        """Cancel the body once it has had `seconds`, and call `expire`.
+
+        Time in which something else blocked the loop is given back, once; `extend` is told how
+        much.
+        """
+
+    def promise(self) -> Promise:
+        """Return a value that is still to come."""
+
+    async def wait(self, promise: Any, seconds: float) -> None:
+        """Wait for `promise`, which is this loop's, but for so many seconds at most."""
+
+    async def give_way(self) -> None:
+        """Let all else that is ready have its turn."""
+
+
+class Promise(Protocol):
+    """A value that one task of a loop waits for. To be used in the loop's thread alone."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more: it is there, or who waited was cancelled."""
+
+    def set_result(self, value: Any, /) -> None:
+        """Wake who waits. To be called once."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...

@@ -1,0 +1,140 @@
+"""A trio run as seen from any thread. Loaded where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from healthmw._loop_protocol import LoopGoneError
+from healthmw._native import get_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterator
+
+
+class TrioLoop:
+    """A trio run. Made inside of it."""
+
+    __slots__ = ("_token", "thread")
+
+    def __init__(self) -> None:
+        self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+        self.thread = get_ident()
+
+    @property
+    def identity(self) -> object:
+        """What all views of the same loop have in common."""
+        return self._token
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        try:
+            self.call_soon(int)
+        except LoopGoneError:
+            return False
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop will never run again."""
+        return not self.alive
+
+    @property
+    def hears_ctrl_c(self) -> bool:
+        """Whether a `KeyboardInterrupt` in a task of the loop's own may be the user's."""
+        return False  # trio raises it in the main task
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have the loop's thread call `call`. Raises `LoopGoneError` when the loop has ended."""
+        try:
+            self._token.run_sync_soon(call)
+        except trio.RunFinishedError as exc:
+            raise LoopGoneError(str(exc)) from exc
+
+    def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Run `main` as a task of the loop's own; return what cancels it."""
+        scope = trio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                try:
+                    await main()
+                except trio.Cancelled:
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - the whole trio run would end over it
+                    sys.excepthook(type(exc), exc, exc.__traceback__)
+
+        def start() -> None:
+            trio.lowlevel.spawn_system_task(scoped, name="healthmw")
+
+        def start_from_elsewhere() -> None:
+            # A run that is about to end takes no more tasks, and breaks down over what is raised
+            # here; who waits for the task gives up in time.
+            with contextlib.suppress(RuntimeError):
+                start()
+
+        if get_ident() == self.thread:
+            start()
+            return scope.cancel
+        self.call_soon(start_from_elsewhere)
+        return lambda: self.call_soon(scope.cancel)
+
+    def is_cancelled(self, error: BaseException) -> bool:
+        """Tell whether `error` is this task's cancellation, and not the body's own invention."""
+        return issubclass(type(error), trio.Cancelled)
+
+    @contextmanager
+    def time_limit(
+        self,
+        seconds: float,
+        expire: Callable[[], None],
+        extend: Callable[[float], None],  # noqa: ARG002 - trio's deadlines can't tell a late timer
+    ) -> Iterator[None]:
+        """Cancel the body once it has had `seconds`, and call `expire`."""
+        with trio.move_on_after(seconds) as scope:
+            try:
+                yield
+            finally:  # whatever the body made of its cancellation
+                if scope.cancel_called:
+                    expire()
+
+    def promise(self) -> TrioPromise:
+        """Return a value that is still to come."""
+        return TrioPromise()
+
+    async def wait(self, promise: TrioPromise, seconds: float) -> None:
+        """Wait for `promise`, but for so many seconds at most."""
+        with trio.move_on_after(seconds):
+            await promise
+
+    async def give_way(self) -> None:
+        """Let all else that is ready have its turn."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+class TrioPromise:
+    """A value that one task waits for."""
+
+    __slots__ = ("_event", "_value")
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._value: Any = None
+
+    def done(self) -> bool:
+        """Tell whether it is there."""
+        return self._event.is_set()
+
+    def set_result(self, value: Any) -> None:
+        """Wake who waits."""
+        self._value = value
+        self._event.set()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from self._event.wait().__await__()
+        return self._value
