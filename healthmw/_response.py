@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from healthmw._answers import GENERAL
+from healthmw.exceptions import DependencyUnavailable
 from healthmw.render import text
-
-if TYPE_CHECKING:
-    from healthmw.exceptions import DependencyUnavailable
 
 _MATCH_READ = 1024
 UNAVAILABLE = "Service temporarily unavailable, please try again later"
@@ -70,6 +68,23 @@ def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
         ),
         body,
     )
+
+
+def refusal(error: BaseException) -> DependencyUnavailable | None:
+    """Return why a call was refused, where `error` tells of nothing else.
+
+    A task group makes a group of what the calls in it raise: of these it is the one to wait longest
+    for.
+    """
+    if isinstance(error, DependencyUnavailable):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    found = [refusal(one) for one in error.exceptions]
+    refusals = [one for one in found if one is not None]
+    if len(refusals) < len(found):
+        return None
+    return max(refusals, key=lambda one: one.retry_after or 0.0)
 
 
 def unavailable(error: DependencyUnavailable, method: str) -> Response:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from healthmw._http import Endpoint
 from healthmw._request import Request
-from healthmw._response import unavailable
+from healthmw._response import refusal, unavailable
 from healthmw.access import Caller
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
 
@@ -40,9 +40,9 @@ def setup(
 
     `health` is started and closed with the app. `show` and `authorize` are as in
     `healthmw.asgi.HealthMiddleware`; the `raw` of a caller is aiohttp's request. A
-    `DependencyUnavailable` that escapes the app becomes a 503 with `Retry-After`, unless the
-    response has begun. To be called before the app starts, on the outermost app. Raises
-    `ValueError` for a `path` that is no path.
+    `DependencyUnavailable` that escapes the app, or a group of nothing else, becomes a 503 with
+    `Retry-After`, unless the response has begun. To be called before the app starts, on the
+    outermost app. Raises `ValueError` for a `path` that is no path.
     """
     endpoint = Endpoint(health, path, show=show, authorize=authorize)
 
@@ -53,8 +53,11 @@ def setup(
             return await _answer(endpoint, request, rest)
         try:
             return await handler(request)
-        except DependencyUnavailable as exc:
-            return _as_aiohttp(unavailable(exc, request.method))
+        except (DependencyUnavailable, BaseExceptionGroup) as exc:
+            refused = refusal(exc)
+            if refused is None:
+                raise
+            return _as_aiohttp(unavailable(refused, request.method))
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
         async with health:

@@ -10,7 +10,7 @@ from healthmw._drain import DRAINER
 from healthmw._http import Endpoint
 from healthmw._lifespan import Life
 from healthmw._request import Request, Words, caller_of_scope, words_of_scope
-from healthmw._response import Response, unavailable
+from healthmw._response import Response, refusal, unavailable
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class HealthMiddleware:
     fails for the reason `draining` and `live` does not; then the server shuts down as ever. A
     second SIGTERM cuts it short. It needs a server that handles SIGTERM in the main thread.
 
-    A `DependencyUnavailable` that escapes the app becomes a 503 with `Retry-After`, unless the
-    response has begun. Raises `ValueError` for a `path` that is no path.
+    A `DependencyUnavailable` that escapes the app, or a group of nothing else, becomes a 503 with
+    `Retry-After`, unless the response has begun. Raises `ValueError` for a `path` that is no path.
     """
 
     def __init__(
@@ -111,10 +111,11 @@ class HealthMiddleware:
 
         try:
             await self.app(scope, receive, noting)
-        except DependencyUnavailable as exc:
-            if begun:
+        except (DependencyUnavailable, BaseExceptionGroup) as exc:
+            refused = refusal(exc)
+            if begun or refused is None:
                 raise
-            for message in unavailable(exc, scope["method"]).messages():
+            for message in unavailable(refused, scope["method"]).messages():
                 await send(message)
 
 

@@ -355,12 +355,46 @@ async def test_where_nobody_knows_when_to_come_back_nothing_is_said(unknown: flo
     assert "retry-after" not in answer
 
 
-@pytest.mark.parametrize("after", [1, 2])
-async def test_once_a_response_has_begun_the_error_is_the_servers(after: int) -> None:
-    error = DependencyUnavailable("payments", 5)
+async def test_calls_made_at_once_of_which_some_are_refused() -> None:
+    """What a task group makes of it: the one to wait longest for tells when to come back."""
+    refused = [DependencyUnavailable("payments", 5), DependencyUnavailable("mail", None)]
+    group = ExceptionGroup("", [ExceptionGroup("", refused), DependencyUnavailable("stock", 7)])
+
+    answer = await ask_asgi(HealthMiddleware(raising(group), healthy()))
+    assert (answer.status, answer["retry-after"]) == (503, "7")
+
+    answer = await ask_asgi(HealthMiddleware(raising(ExceptionGroup("", refused[1:])), healthy()))
+    assert answer.status == 503
+    assert "retry-after" not in answer
+
+
+async def test_calls_made_at_once_that_fail_for_other_reasons_too() -> None:
+    group = ExceptionGroup("", [DependencyUnavailable("payments", 5), ConnectionError("refused")])
     exchange = AsgiExchange()
 
-    with pytest.raises(DependencyUnavailable) as caught:
+    with pytest.raises(ExceptionGroup) as caught:
+        await HealthMiddleware(raising(group), healthy())(
+            http_scope(), exchange.receive, exchange.send
+        )
+
+    assert caught.value is group
+    assert not exchange.messages
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [
+        DependencyUnavailable("payments", 5),
+        ExceptionGroup("", [DependencyUnavailable("payments", 5)]),
+    ],
+)
+async def test_once_a_response_has_begun_the_error_is_the_servers(
+    error: Exception, after: int
+) -> None:
+    exchange = AsgiExchange()
+
+    with pytest.raises(type(error)) as caught:
         await HealthMiddleware(raising(error, after=after), healthy())(
             http_scope(), exchange.receive, exchange.send
         )

@@ -108,9 +108,11 @@ def test_an_authorizer_hears_who_asks() -> None:
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", True), ("HEAD", False)])
-def test_an_unavailable_dependency_is_answered(method: str, *, body: bool) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_unavailable_dependency_is_answered(method: str, *, body: bool, at_once: bool) -> None:
     async def pay(request: web.Request) -> web.Response:
-        raise DependencyUnavailable("payments", retry_after=7)
+        error = DependencyUnavailable("payments", retry_after=7)
+        raise ExceptionGroup("of a task group", [error]) if at_once else error
 
     app = web.Application()
     app.router.add_get("/pay", pay)
