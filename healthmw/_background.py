@@ -16,7 +16,7 @@ from healthmw._loop import current_loop
 from healthmw._loop_protocol import LoopGoneError
 from healthmw._model import Status
 from healthmw._native import Lock, get_ident
-from healthmw._portal import PORTAL
+from healthmw._portal import PORTAL, load_anyio
 from healthmw._runner import Run
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Background:
                         cancel()
                 self._refreshed.clear()
                 self._home, self._borrowed = loop or PORTAL.loop(), loop is None
+                if loop is not None:
+                    load_anyio()
             home = self._home
             assert home is not None  # noqa: S101 - for the type checker
             for runner in runners:

@@ -85,9 +85,10 @@ class CircuitBreaker:
       calls: a probe every 10 s opens it within a minute, a call every 20 ms within a tenth of a
       second; and the few failures that any traffic has don't make five in a row.
     - A window over the last `window_calls`, or over the last `window_seconds`: with `minimum_calls`
-      (10) or more in it, a share of failures of `failure_rate` (0.5) or more, or a share of calls
-      that took `slow_call_duration` seconds or longer of `slow_call_rate` (0.5) or more. It is for
-      traffic. Probes alone may never make up the minimum: give `consecutive_failures` as well.
+      (10, or `window_calls` if fewer) or more in it, a share of failures of `failure_rate` (0.5) or
+      more, or a share of calls that took `slow_call_duration` seconds or longer of `slow_call_rate`
+      (0.5) or more. It is for traffic. Probes alone may never make up the minimum: give
+      `consecutive_failures` as well.
 
     It stays open for `open_for` seconds (5), and after a failed trial `backoff` times (2) as long
     as before, up to `open_for_max` (30, or `open_for` if longer). Each wait is shortened by up to

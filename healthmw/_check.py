@@ -242,7 +242,7 @@ class Check:
 def _breaker(breaker: object) -> CircuitBreaker:
     """Return `breaker` if it is one."""
     # Breakers and guards cost as much to import as all else that checks need, so they are loaded
-    # where there is one: guards with it, for their first call may come when no file is to be had.
+    # where there is a breaker: guards with it, for one may be made when no file is to be had.
     from healthmw import _guard  # noqa: F401
     from healthmw._breaker import CircuitBreaker
 

@@ -66,26 +66,32 @@ class Crowd:
     reason, the others look for themselves.
     """
 
-    __slots__ = ("_waiting", "begun", "loop")
+    __slots__ = ("_waiting", "begun", "loop", "until")
 
-    def __init__(self, begun: Begun, loop: Loop) -> None:
+    def __init__(self, begun: Begun, loop: Loop, until: float) -> None:
         self.begun = begun
         self.loop = loop
-        self._waiting: list[Promise] = []
+        self.until = until
+        """When the first leaves at the latest, in monotonic seconds."""
+        self._waiting: dict[Promise, None] = {}  # in the order in which they came
 
-    def join(self) -> Promise | None:
-        """Return what a reader is to wait for who asks now and here, if it can do no better.
+    def join(self, until: float) -> Promise | None:
+        """Return a promise of the first's report to a reader who asks now and here.
 
-        That is what the first has made of the runs; None, where it has left without a report.
+        None, where it has to look for itself: `until` is when it has to leave. The promise holds
+        None where the first left without a report.
         """
-        if running() is not self.loop.identity or not self.begun.is_open:
+        if running() is not self.loop.identity or until < self.until or not self.begun.is_open:
             return None
         promise = self.loop.promise()
-        self._waiting.append(promise)
+        self._waiting[promise] = None
         return promise
+
+    def leave(self, promise: Promise) -> None:
+        """Wait no longer."""
+        self._waiting.pop(promise, None)
 
     def tell(self, report: Report | None) -> None:
         """Wake the others, as the first leaves."""
         for promise in self._waiting:
-            if not promise.done():
-                promise.set_result(report)
+            self.loop.keep(promise, report)

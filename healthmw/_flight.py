@@ -116,8 +116,7 @@ async def wait_for(flights: Sequence[Flight], deadline: float, loop: Loop) -> No
     arrived = loop.promise()
 
     def arrive() -> None:
-        if not arrived.done():
-            arrived.set_result(None)
+        loop.keep(arrived, None)
 
     def wake() -> None:
         if loop.thread == get_ident():

@@ -137,7 +137,8 @@ class Health:
         - `critical`: whether a failure fails the app, or only degrades it.
         - `timeout`: how long one run may take, in seconds.
         - `max_age`: how long its result is served from memory (seconds; `Health`'s, if None). At 0
-          those alone share a run who ask while it is under way, or is just being told.
+          nothing is kept: a run is shared by those alone who ask while it is under way, or just as
+          its result is handed out.
         - `failure_max_age`: the same for a failure (`max_age`, if None), so that a recovery is seen
           sooner, or what is down is asked less.
         - `per_hour`: at most so many runs an hour in this process, evenly spaced, whatever asks
@@ -150,6 +151,7 @@ class Health:
           keeps it out of `ready`.
         - `breaker`: a `CircuitBreaker`, fed by this probe and by guarded calls.
         - `passive`: let successful guarded calls count as evidence in place of runs of the probe.
+        - `description`: a line for the authorised, on the status page and in JSON.
 
         Raises `ValueError` for options that make no sense, naming the option.
         """
@@ -203,8 +205,10 @@ class Health:
     ) -> None:
         """Define a group of your own, or change the status codes of a built-in one.
 
-        `checks` names members; a check can also name the group (`groups=`). `codes` maps statuses
-        to HTTP status codes, and is laid over the defaults. The group answers at `/<name>`.
+        `checks` names members; a check can also name the group (`groups=`). Of the built-in groups
+        `live` alone takes `checks`. `codes` maps statuses to HTTP status codes, and is laid over
+        the defaults: OKAY from 200 to 299, UNKNOWN and FAILED from 400 to 599, DEGRADED either. The
+        group answers at `/<name>`. Raises `ValueError` for what can't be.
         """
         with self._lock:
             self._registry.define(name, checks, codes)
@@ -335,7 +339,8 @@ class Health:
         The first result of a check is a change too (from UNKNOWN), and so is `drain()`. The
         listener, sync or async, is called on a thread of its own, an async one on an asyncio loop
         of that thread: it can't delay a check or another listener, what it raises is logged, and
-        while it hangs at most 100 events wait for it. Returns what ends the subscription.
+        while it hangs at most 100 events wait for it. An async one has 30 s for each event. Returns
+        what ends the subscription.
         """
         return self._listeners.add(listener)
 

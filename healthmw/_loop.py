@@ -1,10 +1,10 @@
-"""An event loop as seen from any thread: asyncio or trio.
+"""Which event loop runs here, and asyncio's as seen from any thread.
 
 anyio starts tasks only inside of a task group, which waits for them and so can't leave one behind.
 A run of a probe has to outlive the request that began it, and a probe that ignores its cancellation
 must not hold up anyone; both need a task that belongs to the loop itself. That, waking a task from
-another thread, and what hundreds of readers of one run do hundreds of times is all that is done
-here with the two libraries directly.
+another thread, and what hundreds of readers of one run do hundreds of times is all that this
+module, `_company` and `_trio_loop` do with the two libraries directly.
 """
 
 from __future__ import annotations
@@ -29,28 +29,36 @@ if TYPE_CHECKING:
 
 def running() -> object | None:
     """Return the identity of the loop that runs in this thread, if one does."""
-    # Another thread may be importing trio at this moment, and have half of it.
-    trio: Any = sys.modules.get("trio.lowlevel")
-    in_trio_run = getattr(trio, "in_trio_run", None)
-    if in_trio_run is not None and in_trio_run():
-        token: object = trio.current_trio_token()
-        return token
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    return _trio_token() or _asyncio_loop()
 
 
 def current_loop() -> Loop | None:
     """Return the loop that runs in this thread, if one does."""
-    identity = running()
-    if identity is None:
-        return None
-    if isinstance(identity, asyncio.AbstractEventLoop):
-        return AsyncioLoop(identity)
-    from healthmw._trio_loop import TrioLoop
+    if _trio_token() is not None:
+        from healthmw._trio_loop import TrioLoop
 
-    return TrioLoop()
+        return TrioLoop()
+    loop = _asyncio_loop()
+    return None if loop is None else AsyncioLoop(loop)
+
+
+def _trio_token() -> object | None:
+    # Another thread may be importing trio at this moment, and have half of it.
+    trio: Any = sys.modules.get("trio.lowlevel")
+    in_trio_run = getattr(trio, "in_trio_run", None)
+    if in_trio_run is None or not in_trio_run():
+        return None
+    if not trio.in_trio_task() and _asyncio_loop() is not None:
+        return None  # a task of asyncio's, where trio is its guest
+    token: object = trio.current_trio_token()
+    return token
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class AsyncioLoop:
@@ -133,10 +141,11 @@ class AsyncioLoop:
         """Return a value that is still to come."""
         return self._loop.create_future()
 
-    async def wait(self, promise: asyncio.Future[Any], seconds: float) -> None:
-        """Wait for `promise`, but for so many seconds at most."""
-        await asyncio.wait((promise,), timeout=seconds)
+    def keep(self, promise: asyncio.Future[Any], value: object) -> None:
+        """Let `promise` have its value; if nobody waits any more, do nothing."""
+        if not promise.done() and not self._loop.is_closed():
+            promise.set_result(value)
 
-    async def give_way(self) -> None:
-        """Let all else that is ready have its turn."""
-        await asyncio.sleep(0)
+    async def wait(self, promise: asyncio.Future[Any], seconds: float) -> None:
+        """Wait for `promise` and then a turn of the loop, but for so many seconds at most."""
+        await asyncio.wait((promise,), timeout=seconds)  # which goes by way of a future of its own

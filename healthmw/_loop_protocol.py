@@ -16,7 +16,7 @@ class LoopGoneError(RuntimeError):
 class Loop(Protocol):
     """What the engine needs of an event loop.
 
-    Any thread may use it, but for all from `is_cancelled` on: that is for tasks of the loop.
+    Any thread may use it, except `is_cancelled` and all below it: those are for the loop's own.
     """
 
     thread: int
@@ -64,20 +64,24 @@ class Loop(Protocol):
     def promise(self) -> Promise:
         """Return a value that is still to come."""
 
-    async def wait(self, promise: Any, seconds: float) -> None:
-        """Wait for `promise`, which is this loop's, but for so many seconds at most."""
+    def keep(self, promise: Any, value: object) -> None:
+        """Let `promise`, one of this loop's, have its value; if nobody waits any more, do nothing.
 
-    async def give_way(self) -> None:
-        """Let all else that is ready have its turn."""
+        So it is where who waited was cancelled, or has ended with the loop.
+        """
+
+    async def wait(self, promise: Any, seconds: float) -> None:
+        """Wait for `promise` and then a turn of the loop, but for so many seconds at most.
+
+        In that turn all else that is ready goes first: with a run that has just come back are those
+        served whose requests are just being read.
+        """
 
 
 class Promise(Protocol):
     """A value that one task of a loop waits for. To be used in the loop's thread alone."""
 
     def done(self) -> bool:
-        """Tell whether nobody waits any more: it is there, or who waited was cancelled."""
-
-    def set_result(self, value: Any, /) -> None:
-        """Wake who waits. To be called once."""
+        """Tell whether it has its value or, on asyncio, who waited was cancelled."""
 
     def __await__(self) -> Generator[Any, Any, Any]: ...

@@ -90,9 +90,20 @@ async def warm_up() -> None:
     When another thread forks while the portal's is in the middle of an import, then in the child
     that import never ends.
     """
+    load_anyio()
     with anyio.move_on_after(0):
         await anyio.Event().wait()
     await anyio.sleep(0)  # noqa: ASYNC115 - not for the checkpoint, but for the function
+
+
+def load_anyio() -> None:
+    """Have imported what anyio imports on first use on the kind of event loop that runs here.
+
+    Later, when checks are closed or a guarded call is given up, there may be no file to be had.
+    """
+    anyio.current_time()
+    anyio.move_on_after(0)
+    anyio.Event()
 
 
 PORTAL = Portal()

@@ -38,11 +38,13 @@ It returns when what it tests is well and raises when it is not. It may return `
 mapping of measurements; any other value but False counts as well. It knows no policy: timeouts,
 retries, caching and criticality belong to the check.
 
-Three optional attributes are understood:
+These optional attributes are understood:
 
 - `is_async` (bool): whether to call it on the event loop or in a thread, where that can't be told
   from the signature;
-- `aclose()` (async) or `close()` (sync): gives back what the probe opened. It may run again after.
+- `aclose()` (async) or `close()` (sync): gives back what the probe opened. It may run again after;
+- `component_type` (text): what health+json says of the kind of thing, `datastore` for one;
+- `needs` (texts): what the release that runs here needs, for the release toolkit to compare.
 """
 
 

@@ -95,7 +95,10 @@ class Reports:
             return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
 
     async def get(self, asked: Asked, here: Loop | None, loop: Callable[[], Loop]) -> Report:
-        """Return the report to a reader on the loop `here`; what has to run does so on `loop`."""
+        """Return the report to a reader on the loop `here`; what has to run does so on `loop`.
+
+        Raises `RuntimeError` where something has to run and there is no `here` to wait on.
+        """
         held = self._served(asked)
         if held is not None:
             return held
@@ -109,24 +112,24 @@ class Reports:
             return self._conclude(asked, begun)
         if here is None:
             raise RuntimeError("no asyncio or trio runs here to wait on: a thread uses run_sync()")
-        crowd = Crowd(begun, here)
+        crowd = Crowd(begun, here, deadline)
         # For a breaker's trial nobody else is to wait; nor who may be answered from memory, for
         # what is fresh.
         tried = any(self._registry.runners[name].check.refusing for name in begun.runs)
         if asked.only is None and not asked.fresh and not tried:
             self._crowds[group] = crowd
-        report = None
+        told = None
         try:
             await wait_for([*begun.runs.values()], deadline, here)
-            # A turn of the loop for those whose requests are just being read: without it, under
-            # load, half of them come a moment too late, and run everything anew.
-            await here.give_way()
             report = self._conclude(asked, begun)
+            told = report if begun.complete else None
         finally:
-            with self._lock:  # a thread that has something changed may be at it, too
-                if self._crowds.get(group) is crowd:
-                    del self._crowds[group]
-            crowd.tell(report if begun.complete else None)
+            try:
+                with self._lock:  # a thread that has something changed may be at it, too
+                    if self._crowds.get(group) is crowd:
+                        del self._crowds[group]
+            finally:  # they have nobody else to wake them
+                crowd.tell(told)
         return report
 
     def join(self, group: str, deadline: float) -> Awaitable[Report] | None:
@@ -135,12 +138,18 @@ class Reports:
         They wait for all of a group: that is not for who has asked for some.
         """
         crowd = self._crowds.get(group)
-        told = None if crowd is None else crowd.join()
-        return None if crowd is None or told is None else self._along(crowd, told, group, deadline)
+        if crowd is None:
+            return None
+        told = crowd.join(time.monotonic() + deadline)
+        return None if told is None else self._along(crowd, told, group, deadline)
 
     async def _along(self, crowd: Crowd, told: Promise, group: str, deadline: float) -> Report:
         until = time.monotonic() + deadline
-        report: Report | None = await told
+        try:
+            report: Report | None = await told
+        except BaseException:
+            crowd.leave(told)
+            raise
         if report is None:
             begun = crowd.begun
             await wait_for([*begun.runs.values()], until, crowd.loop)

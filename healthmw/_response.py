@@ -73,17 +73,19 @@ def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
 def refusal(error: BaseException) -> DependencyUnavailable | None:
     """Return why a call was refused, where `error` tells of nothing else.
 
-    A task group makes a group of what the calls in it raise: of these it is the one to wait longest
-    for.
+    A task group makes a group of what the calls in it raise. Of several the one with the longest
+    `retry_after` is returned; one that is unknown counts as none.
     """
-    if isinstance(error, DependencyUnavailable):
-        return error
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    found = [refusal(one) for one in error.exceptions]
-    refusals = [one for one in found if one is not None]
-    if len(refusals) < len(found):
-        return None
+    refusals: list[DependencyUnavailable] = []
+    errors = [error]
+    while errors:
+        found = errors.pop()
+        if isinstance(found, DependencyUnavailable):
+            refusals.append(found)
+        elif isinstance(found, BaseExceptionGroup):
+            errors += found.exceptions
+        else:
+            return None
     return max(refusals, key=lambda one: one.retry_after or 0.0)
 
 

@@ -107,13 +107,15 @@ class TrioLoop:
         """Return a value that is still to come."""
         return TrioPromise()
 
+    def keep(self, promise: TrioPromise, value: object) -> None:
+        """Let `promise` have its value; if nobody waits any more, do nothing."""
+        if not promise.done():
+            promise.keep(value)
+
     async def wait(self, promise: TrioPromise, seconds: float) -> None:
-        """Wait for `promise`, but for so many seconds at most."""
+        """Wait for `promise` and then a turn of the loop, but for so many seconds at most."""
         with trio.move_on_after(seconds):
             await promise
-
-    async def give_way(self) -> None:
-        """Let all else that is ready have its turn."""
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
@@ -124,14 +126,14 @@ class TrioPromise:
 
     def __init__(self) -> None:
         self._event = trio.Event()
-        self._value: Any = None
+        self._value: object = None
 
     def done(self) -> bool:
-        """Tell whether it is there."""
+        """Tell whether it has its value."""
         return self._event.is_set()
 
-    def set_result(self, value: Any) -> None:
-        """Wake who waits."""
+    def keep(self, value: object) -> None:
+        """Have the value, and wake who waits."""
         self._value = value
         self._event.set()
 

@@ -40,30 +40,40 @@ def setup(
 
     `health` is started and closed with the app. `show` and `authorize` are as in
     `healthmw.asgi.HealthMiddleware`; the `raw` of a caller is aiohttp's request. A
-    `DependencyUnavailable` that escapes the app, or a group of nothing else, becomes a 503 with
-    `Retry-After`, unless the response has begun. To be called before the app starts, on the
-    outermost app. Raises `ValueError` for a `path` that is no path.
+    `DependencyUnavailable` that escapes the app, or an exception group of nothing else, becomes a
+    503, with `Retry-After` where it is known when to try again, unless the response has begun. To
+    be called before the app starts, on the outermost app. Raises `ValueError` for a `path` that is
+    no path.
     """
     endpoint = Endpoint(health, path, show=show, authorize=authorize)
+    begun: dict[int, bool] = {}  # of the requests that are with their handlers: has the response?
 
     @web.middleware
     async def healthmw(request: web.Request, handler: Handler) -> web.StreamResponse:
         rest = endpoint.rest_of(request.path)
         if rest is not None:
             return await _answer(endpoint, request, rest)
+        begun[id(request)] = False
         try:
             return await handler(request)
         except (DependencyUnavailable, BaseExceptionGroup) as exc:
             refused = refusal(exc)
-            if refused is None:
+            if refused is None or begun[id(request)]:
                 raise
             return _as_aiohttp(unavailable(refused, request.method))
+        finally:
+            del begun[id(request)]
+
+    async def note(request: web.Request, _response: web.StreamResponse) -> None:
+        if id(request) in begun:
+            begun[id(request)] = True
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
         async with health:
             yield
 
     app.middlewares.insert(0, healthmw)
+    app.on_response_prepare.append(note)
     app.cleanup_ctx.append(life)
 
 

@@ -60,8 +60,9 @@ class HealthMiddleware:
     fails for the reason `draining` and `live` does not; then the server shuts down as ever. A
     second SIGTERM cuts it short. It needs a server that handles SIGTERM in the main thread.
 
-    A `DependencyUnavailable` that escapes the app, or a group of nothing else, becomes a 503 with
-    `Retry-After`, unless the response has begun. Raises `ValueError` for a `path` that is no path.
+    A `DependencyUnavailable` that escapes the app, or an exception group of nothing else, becomes a
+    503, with `Retry-After` where it is known when to try again, unless the response has begun.
+    Raises `ValueError` for a `path` that is no path.
     """
 
     def __init__(

@@ -54,12 +54,13 @@ class _UnavailableHTTPException(DependencyUnavailable, HTTPException):
 
 
 def require(check: Check) -> Callable[[], None]:
-    """Return a dependency that answers 503 with `Retry-After` while `check` is not available.
+    """Return a dependency that answers 503 while `check` is not available.
 
         @app.post("/orders", dependencies=[Depends(require(payments))])
 
-    The handler does not run then. What is raised is a `DependencyUnavailable`, which a handler of
-    the app's own may answer; where there is none, FastAPI answers it as the `HTTPException` it is.
+    The handler does not run then. `Retry-After` says when to try again, where that is known. What
+    is raised is a `DependencyUnavailable`, which a handler of the app's own may answer; where there
+    is none, FastAPI answers it as the `HTTPException` it is.
     """
 
     def required() -> None:

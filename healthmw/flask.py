@@ -46,8 +46,9 @@ class HealthMW:
     Flask-SQLAlchemy was initialised before, its engine becomes the check `database`, and those of
     its binds `database.<bind>`, unless checks have these names already.
 
-    A `DependencyUnavailable` is answered by 503 with `Retry-After`, unless the app has an error
-    handler of its own for it. Adds the command `flask health-check`.
+    A `DependencyUnavailable` is answered by 503, with `Retry-After` where it is known when to try
+    again, unless the app has an error handler of its own for it. Adds the command
+    `flask health-check`.
     """
 
     def __init__(
@@ -105,14 +106,15 @@ class HealthMW:
 
 
 def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
-    """Decorate a view that is not to run while the circuit of `check` is open.
+    """Decorate a view that is not to run while `check` is not available.
 
         @app.post("/orders")
         @require("payments")
 
-    A name means the check of the app that serves the request, as a blueprint needs it. What is
-    raised is a `DependencyUnavailable`: 503 with `Retry-After`, unless the app has an error handler
-    of its own for it. A name that is no check's raises `ValueError` then.
+    It isn't while its circuit is open, or its last verdict is FAILED. A name means the check of the
+    app that serves the request, as a blueprint needs it. What is raised is a
+    `DependencyUnavailable`: 503, with `Retry-After` where it is known when to try again, unless the
+    app has an error handler of its own for it. A name that is no check's raises `ValueError` then.
     """
 
     def decorate(view: Callable[V, R]) -> Callable[V, R]:

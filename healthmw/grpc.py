@@ -120,7 +120,8 @@ def serve(
 
     On a thread and an event loop of its own, so beside any app, in each process that calls it; the
     checks run where the app's own run. With `credentials` it speaks TLS. Two hundred calls at once
-    are answered. Returns what ends it. Raises `OSError` when the address is not to be had.
+    are answered; who watches is told of changes every `interval` seconds. Returns what ends it.
+    Raises `OSError` when the address is not to be had.
     """
     servicer = _AsideServicer(health, interval=interval)
     health.start()

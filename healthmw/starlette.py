@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from healthmw._response import unavailable
+from healthmw._response import refusal, unavailable
 from healthmw.asgi import HealthApp, HealthMiddleware
-from healthmw.exceptions import DependencyUnavailable, MissingExtraError
+from healthmw.exceptions import MissingExtraError
 
 try:
     from starlette.responses import Response
@@ -38,12 +38,14 @@ def health_routes(health: Health, *, path: str = "/health_check", **options: Any
 
 
 async def dependency_unavailable(request: Request, exc: Exception) -> Response:
-    """Answer 503 with `Retry-After` for a `DependencyUnavailable`, inside of the app.
+    """Answer 503 for a `DependencyUnavailable`, inside of the app.
 
-    For `exception_handlers=`: `{DependencyUnavailable: dependency_unavailable}`. With it, the app's
-    own middleware sees the response, which it does not where the middleware answers.
+    For `exception_handlers=`: `{DependencyUnavailable: dependency_unavailable}`, and likewise for
+    `ExceptionGroup` where task groups make calls. With it, the app's own middleware sees the
+    response, which it does not where the middleware answers.
     """
-    if not isinstance(exc, DependencyUnavailable):
+    refused = refusal(exc)
+    if refused is None:
         raise exc
-    answer = unavailable(exc, request.method)
+    answer = unavailable(refused, request.method)
     return Response(answer.body, answer.status, headers=dict(answer.headers))

@@ -44,7 +44,8 @@ check_probe.__module__ = __name__  # what messages and the documentation name is
 class ManualClock:
     """A clock that stands still until told to go on: `Health(clock=ManualClock())`.
 
-    It rules what a `Health` takes from its clock: the age of results and the waits of breakers.
+    It rules what a `Health` takes from its clock: the age of results, the spacing of
+    `per_hour` and the waits of breakers.
     Timeouts, deadlines and intervals are spans of real time, whatever the clock says.
     """
 

@@ -11,7 +11,7 @@ from healthmw._drain import DRAINER
 from healthmw._fork import notice
 from healthmw._http import Endpoint
 from healthmw._request import Request, caller_of_environ, words_of_environ
-from healthmw._response import unavailable
+from healthmw._response import refusal, unavailable
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class HealthMiddleware:
     fails for the reason `draining` and `live` does not; then the server shuts down as ever. A
     second SIGTERM cuts it short. It needs a server that handles SIGTERM in the main thread.
 
-    A `DependencyUnavailable` that escapes the app becomes a 503 with `Retry-After`, unless the
-    response has begun. Raises `ValueError` for a `path` that is no path.
+    A `DependencyUnavailable` that the app raises, or the generator that it returns, becomes a 503,
+    with `Retry-After` where it is known when to try again, unless the response has begun. Raises
+    `ValueError` for a `path` that is no path.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class HealthMiddleware:
                 return _answer(self._endpoint, environ, start_response, rest, drains=self._drains)
         try:
             body = self.app(environ, start_response)
-        except DependencyUnavailable as exc:
+        except (DependencyUnavailable, BaseExceptionGroup) as exc:
             return _apologise(exc, environ, start_response)
         if body.__class__ is GeneratorType:  # an app that is one has not even begun
             return _guarded(body, environ, start_response)
@@ -127,10 +128,16 @@ def _answer(
 
 
 def _apologise(
-    error: DependencyUnavailable, environ: WSGIEnvironment, start_response: StartResponse
+    error: BaseException, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer 503; where the headers are out, the server raises the error again (PEP 3333)."""
-    response = unavailable(error, environ["REQUEST_METHOD"])
+    """Answer 503 for `error`, which is being handled, or raise it again.
+
+    Where the headers are out, the server does that (PEP 3333).
+    """
+    refused = refusal(error)
+    if refused is None:
+        raise error
+    response = unavailable(refused, environ["REQUEST_METHOD"])
     start_response(response.status_line, list(response.headers), sys.exc_info())
     return [response.body]
 
@@ -140,5 +147,5 @@ def _guarded(
 ) -> Iterator[bytes]:
     try:
         yield from body
-    except DependencyUnavailable as exc:
+    except (DependencyUnavailable, BaseExceptionGroup) as exc:
         yield from _apologise(exc, environ, start_response)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
 
 from healthmw import CircuitBreaker, Health, Reason, Status
@@ -624,3 +626,71 @@ def test_a_thread_that_waits_leaves_the_processor_to_others() -> None:
     assert health.run_sync().ok
     spent, took = time.thread_time() - spent, time.monotonic() - began
     assert spent < took / 10
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_readers_that_were_left_on_a_closed_loop_are_no_trouble_to_the_next() -> None:
+    go_on = threading.Event()
+    health = Health(max_age=0, deadline=PATIENCE)
+    health.add("it", lambda: go_on.wait(PATIENCE), timeout=0.2)
+    gone = asyncio.new_event_loop()
+    left = [gone.create_task(health.run()) for _ in range(2)]
+    gone.run_until_complete(asyncio.sleep(0.01))
+    assert not any(task.done() for task in left)
+    gone.close()
+
+    async def main() -> list[Report]:
+        return [*await asyncio.gather(health.run(), health.run())]
+
+    try:
+        reports = asyncio.run(main())
+    finally:
+        go_on.set()
+    assert [report.results["it"].reason for report in reports] == [Reason.TIMEOUT] * 2
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what this is about
+    del left, task
+    gc.collect()
+
+
+def test_a_trio_guest_and_its_host_read_side_by_side() -> None:
+    health = Health(max_age=0, deadline=PATIENCE)
+    health.add("sync", lambda: time.sleep(0.02))
+    health.add("async", ScriptedProbe())
+    reports: list[Report] = []
+
+    async def guest() -> None:
+        reports.extend([await health.run() for _ in range(5)])
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=over.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        while not over.done():
+            reports.extend(await asyncio.gather(health.run(), health.run()))
+        over.result().unwrap()
+
+    asyncio.run(asyncio.wait_for(host(), PATIENCE))
+    assert len(reports) > 6
+    assert all(report.ok for report in reports)
+
+
+@anyio_too
+async def test_a_deadline_that_was_shortened_holds_for_who_joins() -> None:
+    health = Health(max_age=0, deadline=PATIENCE)
+    probe = ScriptedProbe()
+    probe.hang()
+    health.add("it", probe, timeout=PATIENCE)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(health.run)
+        await until(lambda: probe.running)
+        health.deadline = 0.05
+        with anyio.fail_after(PATIENCE / 2):
+            report = await health.run()
+        probe.release()
+    assert report.results["it"].reason is Reason.TIMEOUT

@@ -12,10 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 from healthmw._drain import DRAINER
 from healthmw._http import Endpoint
 from healthmw._request import Request, caller_of_environ, words_of_environ
-from healthmw._response import unavailable
+from healthmw._response import refusal, unavailable
 from healthmw.django import _settings
 from healthmw.django._views import as_django
-from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +73,7 @@ class HealthMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer for a view that needed what is unavailable."""
-        if not isinstance(exception, DependencyUnavailable):
+        refused = refusal(exception)
+        if refused is None:
             return None
-        return as_django(unavailable(exception, request.method or "GET"))
+        return as_django(unavailable(refused, request.method or "GET"))

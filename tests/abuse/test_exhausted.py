@@ -110,6 +110,30 @@ anyio.run(main)
     )
 
 
+def test_out_of_files_before_the_first_guarded_call() -> None:
+    run_program(
+        _ASK
+        + """
+from healthmw import CircuitBreaker
+
+health = Health()
+check = health.add("it", ScriptedProbe(), breaker=CircuitBreaker())
+
+@check.guard(timeout=20)
+async def call():
+    return "well"
+
+async def main():
+    health.start()
+    with no_files():
+        assert await call() == "well"
+        await health.aclose()
+
+asyncio.run(main())
+"""
+    )
+
+
 @pytest.mark.parametrize("left", [0, 1, 2, 3])
 def test_a_side_server_that_finds_too_few_files_says_so(left: int) -> None:
     run_program(

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from healthmw import DependencyUnavailable, Health
@@ -124,6 +124,28 @@ def test_an_unavailable_dependency_is_answered(method: str, *, body: bool, at_on
             text = await answer.text()
             assert bool(text) is body
             assert "payments" not in text
+
+    with_client(app, use)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_response_that_has_begun_is_not_begun_again(*, at_once: bool) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"so far")
+        error = DependencyUnavailable("payments", retry_after=7)
+        raise ExceptionGroup("of a task group", [error]) if at_once else error
+
+    app = web.Application()
+    app.router.add_get("/stream", stream)
+    setup(app, Health())
+
+    async def use(client: Client) -> None:
+        async with client.get("/stream") as answer:
+            assert answer.status == 200
+            with pytest.raises(ClientPayloadError):  # cut off, as it should be
+                await answer.read()
 
     with_client(app, use)
 
