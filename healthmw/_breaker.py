@@ -33,10 +33,11 @@ class Permit:
     nothing, but for a trial's slot, and that for no longer than `half_open_max_wait`.
     """
 
-    __slots__ = ("_breaker", "_outcome", "_phase", "_started")
+    __slots__ = ("_breaker", "_of_probe", "_outcome", "_phase", "_started")
 
     def __init__(self, breaker: CircuitBreaker, phase: Phase, started: float) -> None:
         self._breaker = breaker
+        self._of_probe = False  # whether it is a probe that calls, and not the app
         self._phase = phase
         self._started = started
         self._outcome: Outcome | None = None
@@ -64,7 +65,7 @@ class Permit:
         `KeyboardInterrupt`, `SystemExit`.
         """
         breaker = self._breaker
-        if exception is None and not breaker._judge.reads_results:
+        if exception is None and (self._of_probe or not breaker._judge.reads_results):
             breaker._settle(self, SUCCESS)
             return SUCCESS
         try:
@@ -103,7 +104,8 @@ class CircuitBreaker:
 
     Every `Exception` is a failure, unless it is one of the classes in `ignore`, or
     `is_failure(exception)` is given and false: such a one says nothing about the dependency, and is
-    neither failure nor success. `is_failure_result(result)` finds failure in what a call returned.
+    neither failure nor success. `is_failure_result(result)` finds failure in what the app's call
+    returned; of a probe's result it isn't asked, for a probe that fails raises.
     A predicate that raises is logged, and the call is a failure. Cancellation is never recorded.
 
     `clock` returns monotonic seconds, `random` a number from 0 up to 1. Wrong options raise
@@ -164,6 +166,7 @@ class CircuitBreaker:
         self._opened_count = 0
         self._past_successes = 0
         self._past_failures = 0
+        self._probes_successes = 0
         self._phase = self._new_phase(CLOSED)
         _breakers.add(self)
 
@@ -296,6 +299,7 @@ class CircuitBreaker:
         if outcome is SUCCESS or outcome is FAILURE:
             slow = self._timed and now - permit._started >= self._slow_after
             phase.count(now, failed=outcome is FAILURE, slow=slow)
+            self._probes_successes += permit._of_probe and outcome is SUCCESS
             if phase.state is CLOSED:
                 if self._rules.opens(phase.streak, phase.window):
                     self._open(phase, now, draw)
@@ -400,6 +404,12 @@ class CircuitBreaker:
             phase = self._phase
             successes = self._past_successes + phase.successes.read()
             return successes, self._past_failures + phase.failures
+
+    def _evidence(self) -> tuple[int, int]:
+        """Return the successes of the app's own calls so far, and all failures."""
+        with self._lock:
+            successes, failures = self._totals()
+            return successes - self._probes_successes, failures
 
     def _after_fork(self) -> None:
         """Renew the locks: in the child, the thread that held one does not exist."""

@@ -10,6 +10,7 @@ from healthmw._breaker import CircuitBreaker, Permit
 from healthmw._breaker_state import Outcome
 from healthmw._fork import in_child
 from healthmw._options import MISSING
+from healthmw._probe import probing
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -168,13 +169,17 @@ class Gate:
         phase = self.breaker._phase  # noqa: SLF001 - as in the wrappers, and for the same reason
         if phase.quick:
             return Call(self.breaker, phase, None, bulkhead)
-        permit = None
         try:
             permit = self.breaker.try_acquire(trial=self._trial)
-        finally:
-            if permit is None and bulkhead is not None:
+        except BaseException:
+            if bulkhead is not None:
                 bulkhead.give_back()
+            raise
         if permit is None:
+            if probing.get() is self.breaker:  # the trial itself: how it ends its probe will tell
+                return Call(_NO_BREAKER, _NO_BREAKER._phase, None, bulkhead)  # noqa: SLF001 - as above
+            if bulkhead is not None:
+                bulkhead.give_back()
             raise DependencyUnavailable(self.name, self.breaker.retry_after)
         return Call(self.breaker, phase, permit, bulkhead)
 

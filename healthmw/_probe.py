@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,10 @@ These optional attributes are understood:
 - `component_type` (text): what health+json says of the kind of thing, `datastore` for one;
 - `needs` (texts): what the release that runs here needs, for the release toolkit to compare.
 """
+
+
+probing: ContextVar[object] = ContextVar("healthmw_probing", default=None)
+"""The breaker of the check whose probe runs here. Its guards let the probe's own calls pass."""
 
 
 def check_probe(probe: object) -> None:

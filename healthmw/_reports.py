@@ -236,6 +236,8 @@ class Reports:
                 measurements=NOTHING_MEASURED,
             )
             return late, -math.inf
+        if check.refusing and run.result.ok:  # it stands alone, or thresholds hide what it is
+            return runner.refused(), -math.inf
         known = runner.known()
         if known is None or known[0] is not run.result:
             return run.result, -math.inf  # a newer one is in, or this one has opened the breaker

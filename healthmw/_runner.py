@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import math
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from healthmw._flight import Flight
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
-from healthmw._probe import read_outcome
+from healthmw._probe import probing, read_outcome
 from healthmw._scrub import scrub, scrub_exception, scrub_traceback, scrub_value
 from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
@@ -36,6 +38,9 @@ _GRACE = 0.1
 
 _BLOCKING = 0.25
 """A probe that held the event loop for so many seconds in one go is worth a warning."""
+
+_RECENT = 10.0
+"""How old, in seconds, the app's own calls may be to stand for a run of a check on request."""
 
 _TEXT_KEPT = 200
 _WHOLE = 2**63
@@ -85,6 +90,8 @@ class Runner:
         self._on_result = on_result
         self._warned = False
         self.after_fork()
+        with contextlib.suppress(Exception):  # a clock may tell the time on an event loop alone
+            self._heard_at = clock()
 
     def after_fork(self) -> None:
         """Forget every run and result: they are the parent's."""
@@ -94,6 +101,7 @@ class Runner:
         self._next = -math.inf  # the earliest beginning of another run, by `per_hour`
         self._streak = 0
         self._heard = self._listen()
+        self._heard_at = -math.inf
         self.check.forget()
 
     # Reading
@@ -165,8 +173,10 @@ class Runner:
         `seen` is the result that the caller found too old: one that has come in since will do.
         `fresh` asks for a run even where the app's own calls have shown that all is well.
         """
+        latest = self.check.latest
         if self.check.passive and not fresh and self._witnessed():
-            return self._record(Status.OKAY, Reason.OKAY, detail="seen in the app's own calls")
+            said = "seen in the app's own calls"
+            return self._record(Status.OKAY, Reason.OKAY, detail=said, after=latest)
         under_way = self._run
         if under_way is not None and under_way.result is None and not under_way.lost:
             return under_way
@@ -189,11 +199,12 @@ class Runner:
                 return new
             if run.result is None:
                 return run
+            latest = self.check.latest
         if time.monotonic() < run.expires + _GRACE:
             return self.check.latest
         lasted = time.monotonic() - run.began
         detail = f"a run begun {lasted:.0f} s ago has not come back; none is begun beside it"
-        return self._record(Status.FAILED, Reason.STUCK, detail=detail)
+        return self._record(Status.FAILED, Reason.STUCK, detail=detail, after=latest)
 
     def _start(self, run: Run, loop: Callable[[], Loop]) -> None:
         breaker = self.check.breaker
@@ -204,24 +215,36 @@ class Runner:
                 self._landed(run)
                 run.settle(self.refused())
                 return
+            run.permit._of_probe = True  # noqa: SLF001 - the same house
         if self.check.per_hour is not None:
             self._next = self._clock() + self.check.spacing
         try:
             self._launch(run, loop)
         except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
+            self._next = -math.inf  # the probe has not run
             self._failed(run, exc)
 
     def _witnessed(self) -> bool:
         """Tell whether, since the last look, guarded calls have gone well and none has failed."""
+        now = self._clock()
         before, self._heard = self._heard, self._listen()
+        looked, self._heard_at = self._heard_at, now
+        if now - looked > self._evidence_lasts:
+            return False  # nobody knows how long ago they went well
         more_well = self._heard[0] > before[0]
         none_failed = self._heard[1] == before[1]
         return more_well and none_failed and self._run is None and not self.check.refusing
 
+    @property
+    def _evidence_lasts(self) -> float:
+        """How old, in seconds, the app's own calls may be to stand for a run."""
+        check = self.check
+        return max(_RECENT, check.max_age) if check.interval is None else check.stale_after
+
     def _listen(self) -> tuple[int, int]:
-        """Return the successes and failures that the breaker has heard of so far."""
+        """Return the successes of the app's own calls, and all failures, heard of so far."""
         breaker = self.check.breaker
-        return breaker._totals() if breaker else (0, 0)  # noqa: SLF001 - the same house
+        return breaker._evidence() if breaker else (0, 0)  # noqa: SLF001 - the same house
 
     def _launch(self, run: Run, loop: Callable[[], Loop]) -> None:
         if self.check.is_async:
@@ -235,6 +258,7 @@ class Runner:
 
     def _attempt_in_thread(self, run: Run, loop: Callable[[], Loop]) -> None:
         try:
+            probing.set(self.check.breaker)
             with untraced():
                 value = self.check.probe()
             if inspect.isawaitable(value):  # as `lambda: client.ping()` gives, of an async client
@@ -256,6 +280,7 @@ class Runner:
         expire = functools.partial(self.expire, run)
         remaining = max(run.expires - time.monotonic(), 0.0)
         value = None  # where the time limit has ended the call, nobody asks for more
+        probing.set(self.check.breaker)
         try:
             with untraced(), loop.time_limit(remaining, expire, run.extend):
                 value = await stepwise(call(), run.steps)
@@ -285,6 +310,7 @@ class Runner:
                 detail += f"; it blocked the event loop for {blocked:.1f} s"
             self._settle(run, Status.FAILED, Reason.TIMEOUT, detail=detail, landed=False)
         if run.job is not None and THREADS.abandon(run.job):
+            self._next = -math.inf  # the probe has not run
             self._landed(run)
 
     def cancel(self) -> None:
@@ -314,11 +340,10 @@ class Runner:
             return
         if run.permit is not None:
             try:
-                run.permit.success(value)
-            except BaseException as exc:  # noqa: BLE001 - and so may a judge of results
+                run.permit.success()
+            except BaseException as exc:  # noqa: BLE001 - a clock of the user's own may raise, too
                 self._settle_failed(run, exc)
                 return
-            self._heard = self._listen()  # this one was our own
         if degraded is None:
             self._settle(run, Status.OKAY, Reason.OKAY, measurements=measurements)
         else:
@@ -398,12 +423,17 @@ class Runner:
         measurements: Mapping[str, Measurement] = NOTHING_MEASURED,
         failure: str = "",
         landed: Run | None = None,
+        after: Result | None = None,
     ) -> Result:
+        """Keep a result. If one has come in `after` that which it goes by, return that instead."""
         check = self.check
         ended = self._clock()
         with self._lock:
             old = check.latest
-            status, reason = self._damp(old, raw, reason)
+            if after is not None and after is not old:
+                return old
+            outdated = ended >= self._ended + check.stale_after
+            status, reason = self._damp(old, raw, reason, outdated=outdated)
             new = check.latest = Result(
                 name=check.name,
                 status=status,
@@ -419,13 +449,19 @@ class Runner:
             # In one step with the result: who finds no run under way finds what it brought.
             if landed is not None and self._run is landed:
                 self._run = None
-        self._on_result(check, old, new, failure)
+        try:
+            self._on_result(check, old, new, failure)
+        except Exception as exc:  # noqa: BLE001 - a broken log is no affair of who waits for the result
+            exc.__context__ = None  # what the probe has raised is not for everyone's eyes
+            sys.excepthook(type(exc), exc, exc.__traceback__)
         return new
 
-    def _damp(self, old: Result, raw: Status, reason: Reason) -> tuple[Status, Reason]:
-        """Hold the old verdict until enough results in a row contradict it."""
+    def _damp(
+        self, old: Result, raw: Status, reason: Reason, *, outdated: bool
+    ) -> tuple[Status, Reason]:
+        """Hold the old verdict, if it is one yet, until enough results in a row contradict it."""
         good, was_good = raw <= Status.DEGRADED, old.status <= Status.DEGRADED
-        if old.reason is Reason.NEVER_RUN or good == was_good:
+        if old.reason is Reason.NEVER_RUN or outdated or good == was_good:
             self._streak = 0
             return raw, reason
         self._streak += 1

@@ -57,6 +57,24 @@ async def test_a_background_check_runs_from_start_to_end(is_async: bool) -> None
 
 
 @anyio_too
+async def test_what_was_stale_does_not_pass_because_its_probe_fails() -> None:
+    clock, probe = ManualClock(), ScriptedProbe(None, GONE)
+    health = Health(clock=clock)
+    health.add("it", probe, interval=0.02, stale_after=10, failure_threshold=3)
+    async with health:
+        await until(lambda: health.last().ok)
+        clock.advance(10)
+        told: list[bool] = []
+
+        def failed() -> bool:
+            told.append(health.last().ok)
+            return probe.calls > 2
+
+        await until(failed)
+    assert not any(told)
+
+
+@anyio_too
 async def test_it_can_be_started_again_and_added_to() -> None:
     first, second = ScriptedProbe(), ScriptedProbe()
     health = Health()

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from healthmw import CircuitBreaker, Degraded, Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
+from tests.programs import run_program
 from tests.waiting import PATIENCE, soon, until
 
 if TYPE_CHECKING:
@@ -233,3 +234,19 @@ def test_a_child_of_a_fork_has_a_budget_of_its_own() -> None:
     health._after_fork()  # what a fork calls in the child
     assert health.run_sync().ok
     assert probe.calls == 2
+
+
+def test_a_run_that_could_not_begin_is_none_of_so_many_an_hour() -> None:
+    run_program("""
+    def no_more(self):
+        raise RuntimeError("can't start new thread")
+
+    probe = ScriptedProbe(is_async=False)
+    health = Health()
+    health.add("it", probe, per_hour=4, max_age=0)
+    start, threading.Thread.start = threading.Thread.start, no_more
+    assert health.run_sync().results["it"].reason is Reason.FAILED
+    threading.Thread.start = start
+    assert health.run_sync().ok
+    assert probe.calls == 1
+    """)

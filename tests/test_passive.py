@@ -103,3 +103,43 @@ async def test_a_run_under_way_is_waited_for() -> None:
     assert first.result().results["payments"].measurements == {"n": 1}
     assert second.result().results["payments"].measurements == {"n": 1}
     assert it.probe.calls == 1
+
+
+async def test_calls_of_long_ago_are_no_evidence() -> None:
+    it = Fixture()
+    it.call()
+    it.clock.advance(3600)
+    assert await it.detail() == ""
+    assert it.probe.calls == 1
+    it.call()
+    assert await it.detail() == SEEN
+
+
+async def test_in_the_background_calls_are_evidence_for_as_long_as_a_result() -> None:
+    clock, probe = ManualClock(), ScriptedProbe()
+    health = Health(clock=clock, max_age=0)
+    check = health.add(
+        "it", probe, breaker=CircuitBreaker(), passive=True, interval=0.01, stale_after=60
+    )
+    async with health:
+        await until(lambda: probe.calls)
+        for advanced, seen in ((50, SEEN), (70, "")):
+            clock.advance(advanced)
+            calls = probe.calls
+            with check.guard():
+                pass
+            await until(lambda seen=seen: check.latest.detail == seen)  # type: ignore[misc]  # seen is a str
+            assert seen or probe.calls > calls
+
+
+async def test_another_check_s_probe_is_no_call_of_the_app_s() -> None:
+    clock, breaker = ManualClock(), CircuitBreaker()
+    health = Health(clock=clock)
+    probe = ScriptedProbe(ConnectionError("gone"))
+    health.add("other", ScriptedProbe(), breaker=breaker)
+    health.add("it", probe, breaker=breaker, passive=True)
+    for _ in range(2):
+        assert (await health.run("other")).ok
+        assert not (await health.run("it")).ok
+        clock.advance(2)
+    assert probe.calls == 2

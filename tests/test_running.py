@@ -19,10 +19,18 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from healthmw import CircuitBreaker, Degraded, Health, Reason, Result, Status
+from healthmw import (
+    CircuitBreaker,
+    Degraded,
+    DependencyUnavailable,
+    Health,
+    Reason,
+    Result,
+    Status,
+)
 from healthmw._threads import DaemonThreads
 from healthmw.exceptions import ProbeTimeoutError
-from healthmw.testing import ScriptedProbe
+from healthmw.testing import ManualClock, ScriptedProbe
 from tests.backends import uvloop_too
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until
 
@@ -565,18 +573,86 @@ async def test_a_probe_that_raises_after_its_time_is_not_stuck_for_ever(is_async
     await until(lambda: health.run_sync().results["it"].reason is Reason.FAILED)
 
 
-async def test_a_judge_that_is_interrupted_fails_its_check_and_keeps_nobody_waiting() -> None:
+async def test_a_judge_that_is_interrupted_keeps_nobody_waiting() -> None:
     class Interrupted(BaseException):
         pass
 
-    def judge(_result: object) -> bool:
+    def judge(_error: Exception) -> bool:
         raise Interrupted
 
     health = Health(max_age=0)
-    health.add("it", ScriptedProbe(), breaker=CircuitBreaker(is_failure_result=judge))
+    health.add("it", ScriptedProbe(GONE), breaker=CircuitBreaker(is_failure=judge))
     for _ in range(2):
+        assert (await soon(health.run())).results["it"].reason is Reason.FAILED
+
+
+@both_kinds
+async def test_a_judge_of_the_app_s_results_is_not_asked_of_a_probe_s(is_async: bool) -> None:
+    breaker = CircuitBreaker(
+        consecutive_failures=1, is_failure_result=lambda answer: answer.status_code >= 500
+    )
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(None, {"queued": 1}, is_async=is_async), breaker=breaker)
+    for _ in range(3):
+        assert (await soon(health.run())).ok
+    snapshot = breaker.snapshot()
+    assert (snapshot.successes, snapshot.failures, str(snapshot.state)) == (3, 0, "closed")
+
+
+async def test_who_makes_a_trial_that_fails_is_not_told_the_verdict_of_before() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=5, backoff=1, jitter=0)
+    health = Health(max_age=0, clock=clock)
+    health.add("it", ScriptedProbe(None, GONE), breaker=breaker, failure_threshold=10)
+    seen = []
+    for _ in range(6):
         result = (await soon(health.run())).results["it"]
-        assert (result.reason, result.detail.partition(":")[0]) == (Reason.FAILED, "Interrupted")
+        seen.append((str(breaker.state), str(result.status)))
+        clock.advance(5)
+    assert seen == [("closed", "okay")] * 2 + [("open", "failed")] * 4
+
+
+async def test_one_of_several_trials_is_no_pass_yet() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=5, jitter=0, half_open_calls=3)
+    health = Health(max_age=0, clock=clock)
+    check = health.add("it", ScriptedProbe(GONE, None), breaker=breaker)
+    assert not (await soon(health.run())).ok
+    clock.advance(5)
+    for _ in range(2):
+        report = await soon(health.run())
+        assert report.results["it"].reason is Reason.CIRCUIT_OPEN
+        assert (str(breaker.state), report.ok, check.available) == ("half_open", False, False)
+        assert not health.last().ok
+    assert (await soon(health.run())).ok
+    assert str(breaker.state) == "closed"
+
+
+@both_kinds
+async def test_a_probe_that_calls_by_way_of_its_own_guard_makes_the_trial(is_async: bool) -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=5, jitter=0)
+    health = Health(max_age=0, clock=clock)
+    service = ScriptedProbe(GONE, None, is_async=is_async)
+    guarded: list[Callable[[], Any]] = []
+
+    async def ask() -> None:
+        await service()
+
+    async def probe() -> None:
+        await guarded[0]()
+
+    check = health.add("it", probe if is_async else lambda: guarded[0](), breaker=breaker)  # noqa: PLW0108 - not yet
+    guard = check.guard(max_concurrent=1)
+    guarded.append(guard(ask) if is_async else guard(lambda: service()))  # noqa: PLW0108 - of a function
+    assert not (await soon(health.run())).ok
+    assert str(breaker.state) == "open"
+    with pytest.raises(DependencyUnavailable):  # the app's calls are refused as ever
+        check.guard()(print)()
+    clock.advance(10)
+    assert (await soon(health.run())).ok
+    assert str(breaker.state) == "closed"
+    assert service.calls == 2
 
 
 async def test_what_is_no_exception_to_a_breaker_is_a_failure_of_a_probe() -> None:
@@ -784,6 +860,31 @@ async def test_a_log_that_breaks_down_takes_nothing_with_it(
     assert [result.reason for result in report.results.values()] == [Reason.FAILED] * 2
     assert not (await soon(health.run())).ok
     await until(lambda: len(breakdowns) == 2)
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
+
+
+@both_kinds
+async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
+    breakdowns: list[BaseException], is_async: bool
+) -> None:
+    logger = logging.getLogger("healthmw")
+
+    def broken(_record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's own")
+
+    probe = ScriptedProbe(is_async=is_async)
+    probe.hang()
+    health = Health(max_age=0)
+    health.add("it", probe, timeout=BRIEF)
+    logger.addFilter(broken)
+    try:
+        report = await soon(health.run())
+    finally:
+        logger.removeFilter(broken)
+    assert report.results["it"].reason is Reason.TIMEOUT
+    probe.release()
+    await until(lambda: health.run_sync().ok)
     assert {type(told) for told in breakdowns} == {ZeroDivisionError}
     breakdowns.clear()
 

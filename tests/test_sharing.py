@@ -14,7 +14,7 @@ import pytest
 import trio
 from anyio.lowlevel import checkpoint
 
-from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw import Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
@@ -196,13 +196,14 @@ def test_a_run_that_is_about_to_tell_its_result_is_still_the_one_to_share(is_asy
     health = Health(max_age=3600)
     readers: list[InThread[Report]] = []
 
-    def ask_meanwhile(_result: object) -> bool:
-        readers.append(InThread(health.run_sync))
-        threading.Event().wait(0.1)  # were it to begin a run of its own, it would have by now
-        return False
+    class Measured(dict[str, int]):
+        def items(self) -> Any:
+            readers.append(InThread(health.run_sync))
+            threading.Event().wait(0.1)  # were it to begin a run of its own, it would have by now
+            return super().items()
 
-    breaker = CircuitBreaker(is_failure_result=ask_meanwhile)
-    health.add("it", probe, breaker=breaker)
+    probe.play(Measured(queued=1))
+    health.add("it", probe)
     assert health.run_sync().ok
     assert readers[0].result().ok
     assert probe.calls == 1

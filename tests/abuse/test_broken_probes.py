@@ -454,13 +454,13 @@ def test_one_that_forks_and_whose_child_ends() -> None:
         assert report.results["other"].ok
 
 
-def test_a_judge_of_results_that_ends_the_world_hurts_its_check_alone() -> None:
+def test_a_judge_that_ends_the_world_hurts_its_check_alone() -> None:
     def judge(_: object) -> bool:
         raise SystemExit("no judgement")
 
     for is_async in (True, False):
-        breaker = CircuitBreaker(is_failure_result=judge)
-        health = a_health(Broken(is_async=is_async), breaker=breaker)
+        breaker = CircuitBreaker(is_failure=judge)
+        health = a_health(ScriptedProbe(OSError("gone"), is_async=is_async), breaker=breaker)
         for _ in range(3):
             report = InThread(health.run_sync).result()
             assert report.results["broken"].reason is Reason.FAILED
