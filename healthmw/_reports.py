@@ -140,11 +140,13 @@ class Reports:
         crowd = self._crowds.get(group)
         if crowd is None:
             return None
-        told = crowd.join(time.monotonic() + deadline)
-        return None if told is None else self._along(crowd, told, group, deadline)
-
-    async def _along(self, crowd: Crowd, told: Promise, group: str, deadline: float) -> Report:
         until = time.monotonic() + deadline
+        told = crowd.join(until)
+        return None if told is None else self._along(crowd, told, group, deadline, until)
+
+    async def _along(
+        self, crowd: Crowd, told: Promise, group: str, deadline: float, until: float
+    ) -> Report:
         try:
             report: Report | None = await told
         except BaseException:

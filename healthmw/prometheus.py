@@ -29,9 +29,9 @@ class HealthCollector(Collector):
     """Shows what is known of the checks of `group`, as `?format=openmetrics` of the endpoint does.
 
     A scrape runs no check and waits for none: give checks an `interval=`, or have somebody ask the
-    endpoint. What was never run, or is too old, is `unknown`. Register it once a process:
-    `REGISTRY.register(HealthCollector(health))`. Raises `ValueError` for a group that isn't there,
-    and `MissingExtraError` on import where `prometheus_client` is not installed.
+    endpoint. What was never run, or is a background result that is too old, is `unknown`. Register
+    it once a process: `REGISTRY.register(HealthCollector(health))`. Raises `ValueError` for a group
+    that isn't there, and `MissingExtraError` on import where `prometheus_client` is not installed.
     """
 
     def __init__(self, health: Health, *, group: str = "ready") -> None:
