@@ -164,6 +164,25 @@ async def test_an_app_that_fails_to_clean_up_has_failed_to_start_all_the_same() 
     assert server.kinds == ["lifespan.startup.failed"]
 
 
+async def test_what_the_app_raises_as_it_cleans_up_is_logged_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    health, server = Health(), Server()
+    health.add("database", Database())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise RuntimeError("can't leave postgresql://shop:hunter2@db/shop")
+
+    await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
+
+    assert "the app raised while it closed what it had opened" in caplog.text
+    assert "postgresql://shop:***@db/shop" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 async def test_that_it_failed_to_start_is_the_last_that_a_server_hears() -> None:
     """One that takes it for the end of the app's life must not find it still busy (hypercorn)."""
     health, server, log = Health(), Server(), list[str]()
