@@ -141,6 +141,41 @@ async def test_a_check_that_hangs_does_not_hold_up_the_end() -> None:
     assert message["message"].endswith("database (never_run)")
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("startup", None),
+        (
+            "late",
+            "healthmw: not ready to start after 0.5 s: every check has passed, but not all at once",
+        ),
+    ],
+)
+async def test_only_the_group_as_a_whole_can_have_passed_meanwhile(
+    asked: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two rounds somebody else asks: for all of it, or for the check that has failed."""
+    health, server, early, late = Health(), Server(), Database(), Database()
+    health.add("early", early)
+    health.add("late", late)
+    early.up = True
+
+    async def pause(_seconds: float) -> None:
+        monkeypatch.undo()
+        late.up = True
+        assert (await health.run(asked, fresh=True)).ok
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("healthmw._startup.anyio.sleep", pause)
+    await server.live(HealthMiddleware(living([]), health, startup_timeout=0.5))
+
+    assert health.last("startup").ok
+    if told is None:
+        assert server.kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    else:
+        assert server.sent == [{"type": "lifespan.startup.failed", "message": told}]
+
+
 async def test_no_check_can_pass_so_nobody_waits_for_it() -> None:
     server = Server()
     await server.live(HealthMiddleware(living([]), Health(), startup_timeout=NEVER))
