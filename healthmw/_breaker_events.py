@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from healthmw._native import Lock
+from healthmw._scrub import scrub_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,5 +86,6 @@ class Events:
                 continue
             try:
                 listener(event)
-            except Exception:
-                _logger.exception("a listener raised on %r", event)
+            except Exception as exc:  # noqa: BLE001 - a listener's failure is nobody's but its own
+                # With the exception that the event is due to, which comes from a driver.
+                _logger.error("a listener raised on %r\n%s", event, scrub_traceback(exc))  # noqa: TRY400

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker_state import Outcome
 from healthmw._options import WrongTypeError, check_function
+from healthmw._scrub import scrub_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,9 @@ def _ask(predicate: Callable[[Any], bool], value: object) -> bool:
     """Return the predicate's answer; where there is none to be had, the worse of the two."""
     try:
         return bool(predicate(value))
-    except Exception:
-        _logger.exception("%r raised, so the call counts as a failure", predicate)
+    except Exception as exc:  # noqa: BLE001 - a predicate of the user's own may raise anything
+        name = getattr(predicate, "__qualname__", type(predicate).__qualname__)
+        # With the exception that it was asked of, which comes from a driver.
+        told = scrub_traceback(exc)
+        _logger.error("%s raised, so the call counts as a failure\n%s", name, told)  # noqa: TRY400
         return True

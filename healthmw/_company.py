@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,7 +74,7 @@ class Company:
             self._dispersed.set_result(None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):  # nobody waits for it to be told
-            sys.excepthook(type(error), error, error.__traceback__)
+            tell_uncaught(error)
 
     async def _stand(self) -> None:
         try:

@@ -13,6 +13,7 @@ from healthmw._view import Facts, Level, View, printable, reduced
 if TYPE_CHECKING:
     from healthmw._health import Health
     from healthmw._model import Report
+    from healthmw._probe import Probe
 
 _NEEDS_SHOWN = 200
 _NEED_SHOWN = 200
@@ -54,11 +55,18 @@ def needs(health: Health) -> tuple[str, ...]:
 
 def _facts(health: Health, name: str) -> Facts:
     check = health.check(name)
-    component = getattr(check.probe, "component_type", None)
     return Facts(
         history=health.history(name),
         breaker=None if check.breaker is None else check.breaker.snapshot(),
         groups=tuple(sorted(check.groups - RELEASE_ONLY | ({"release"} & check.groups))),
         description=printable(check.description, _DESCRIPTION_SHOWN),
-        component=component if component in _COMPONENTS else "component",
+        component=_component(check.probe),
     )
+
+
+def _component(probe: Probe) -> str:
+    try:
+        said = getattr(probe, "component_type", None)
+        return next((known for known in _COMPONENTS if known == said), "component")
+    except Exception:  # noqa: BLE001 - a probe of the user's own may raise anything
+        return "component"

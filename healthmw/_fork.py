@@ -10,6 +10,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from healthmw._scrub import scrub_traceback
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -40,8 +42,9 @@ def each(calls: Iterable[Callable[[], None]]) -> None:
     for call in calls:
         try:
             call()
-        except Exception:  # noqa: BLE001 - whatever it is, the others come first
-            _log.exception("in a child process, healthmw could not begin anew")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the others come first
+            told = scrub_traceback(exc)
+            _log.error("in a child process, healthmw could not begin anew\n%s", told)
 
 
 _forks = _Forks()

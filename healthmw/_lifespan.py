@@ -10,6 +10,7 @@ import anyio
 
 from healthmw._drain import DRAINER
 from healthmw._options import seconds
+from healthmw._scrub import scrub_traceback
 from healthmw._startup import NotStartedError, wait_until_started
 from healthmw._timings import warn_of_platform
 
@@ -87,10 +88,11 @@ class _Passage:
         async with self._life:
             try:
                 await app(scope, self._receiving, self._sending)
-            except Exception:
+            except Exception as exc:
                 if self.failure is None:
                     raise
-                logger.exception("the app raised while it closed what it had opened")
+                told = scrub_traceback(exc)
+                logger.error("the app raised while it closed what it had opened\n%s", told)  # noqa: TRY400
 
     async def _receiving(self) -> Message:
         # No server tells an app to shut down whose start-up failed. Yet this one did start, and may

@@ -95,10 +95,11 @@ class Registry:
         members = self.members(group)
         if only is None:
             return members
-        chosen = [runner for runner in members if runner.check.name in only]
-        if not chosen or len(chosen) < len(set(only)):
+        wanted = names("only", only)
+        chosen = [runner for runner in members if runner.check.name in wanted]
+        if not chosen or len(chosen) < len(wanted):
             known = ", ".join(runner.check.name for runner in members)
-            raise ValueError(f"only={sorted(only)!r} must name checks of {group!r}: {known}")
+            raise ValueError(f"only={sorted(wanted)!r} must name checks of {group!r}: {known}")
         return chosen
 
     def verdict(

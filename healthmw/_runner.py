@@ -7,7 +7,6 @@ import functools
 import inspect
 import logging
 import math
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +16,13 @@ from healthmw._flight import Flight
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
 from healthmw._probe import probing, read_outcome
-from healthmw._scrub import scrub, scrub_exception, scrub_traceback, scrub_value
+from healthmw._scrub import (
+    scrub,
+    scrub_exception,
+    scrub_traceback,
+    scrub_value,
+    tell_uncaught,
+)
 from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
 from healthmw._untraced import untraced
@@ -452,8 +457,7 @@ class Runner:
         try:
             self._on_result(check, old, new, failure)
         except Exception as exc:  # noqa: BLE001 - a broken log is no affair of who waits for the result
-            exc.__context__ = None  # what the probe has raised is not for everyone's eyes
-            sys.excepthook(type(exc), exc, exc.__traceback__)
+            tell_uncaught(exc)
         return new
 
     def _damp(

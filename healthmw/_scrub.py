@@ -10,9 +10,11 @@ reach past the place where the next match may begin.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -281,6 +283,19 @@ def scrub_traceback(exc: BaseException, secrets: Iterable[str] = ()) -> str:
         kept.append(clean)
         room -= len(clean)
     return "".join(reversed(kept)).rstrip("\n")
+
+
+def tell_uncaught(exc: BaseException) -> None:
+    """Tell `sys.excepthook` of `exc`, which nobody else hears of.
+
+    A hook of the app's gets the exception itself. Where it is Python's own, this prints it,
+    scrubbed.
+    """
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+    elif sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # it is closed, or who reads it has gone
+            sys.stderr.write(f"{scrub_traceback(exc)}\n")
 
 
 def _describe(exc: BaseException, secrets: Iterable[str]) -> str:

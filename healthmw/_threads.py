@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
 from healthmw._native import Condition, Lock, greened, start_thread
+from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class DaemonThreads:
             try:
                 contextvars.Context().run(job)  # what one call sets, the next one must not see
             except BaseException as exc:  # noqa: BLE001 - nobody waits for it to be told
-                sys.excepthook(type(exc), exc, exc.__traceback__)
+                tell_uncaught(exc)
             with self._lock:
                 if not job.abandoned:
                     self._counted -= 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import trio
 
 from healthmw._loop_protocol import LoopGoneError
 from healthmw._native import get_ident
+from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -67,7 +67,7 @@ class TrioLoop:
                 except trio.Cancelled:
                     raise
                 except BaseException as exc:  # noqa: BLE001 - the whole trio run would end over it
-                    sys.excepthook(type(exc), exc, exc.__traceback__)
+                    tell_uncaught(exc)
 
         def start() -> None:
             trio.lowlevel.spawn_system_task(scoped, name="healthmw")

@@ -27,6 +27,7 @@ from healthmw._options import WrongTypeError, seconds
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
+from healthmw._scrub import scrub_traceback
 from healthmw._watch import Watch
 
 if TYPE_CHECKING:
@@ -229,8 +230,9 @@ class SideServer:
                         await _send(reader, writer, response)
         except (OSError, TimeoutError):
             pass  # the client has gone, or takes too long
-        except Exception:
-            _logger.exception("the side server failed over a request")
+        except Exception as exc:  # noqa: BLE001 - logged, and the next request is served
+            told = scrub_traceback(exc)
+            _logger.error("the side server failed over a request\n%s", told)  # noqa: TRY400
 
     @contextmanager
     def _is_idle(self, writer: asyncio.StreamWriter) -> Iterator[None]:

@@ -649,6 +649,35 @@ def test_a_predicate_that_raises_is_logged_and_the_call_failed(
     assert "in the predicate" in caplog.text
 
 
+def test_what_a_predicate_was_asked_of_is_logged_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(exc: Any) -> bool:
+        return bool(exc.code >= 500)
+
+    breaker = CircuitBreaker(is_failure=broken)
+    try:
+        raise ConnectionError("can't reach postgresql://shop:hunter2@db/shop")
+    except ConnectionError as exc:
+        acquire(breaker).record(exc)
+    assert "'ConnectionError' object has no attribute 'code'" in caplog.text
+    assert "postgresql://shop:***@db/shop" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_a_predicate_is_logged_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    class Judge:
+        def __repr__(self) -> str:
+            return "Judge('hunter2')"
+
+        def __call__(self, _: object) -> bool:
+            raise ZeroDivisionError
+
+    acquire(CircuitBreaker(is_failure=Judge())).record(ValueError())
+    assert "Judge raised, so the call counts as a failure" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 def test_a_predicate_that_is_interrupted_gives_the_trial_back(clock: Clock) -> None:
     def interrupted(_: object) -> bool:
         raise KeyboardInterrupt
@@ -953,6 +982,22 @@ def test_a_listener_that_raises_is_logged_and_hurts_nobody(
     assert len(events) == 1
     assert [record.name for record in caplog.records] == ["healthmw"]
     assert "in the listener" in caplog.text
+
+
+def test_what_a_listener_raises_is_logged_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_: BreakerEvent) -> None:
+        raise ZeroDivisionError("redis://:hunter3@cache")
+
+    breaker = CircuitBreaker(consecutive_failures=1)
+    breaker.subscribe(broken)
+    try:
+        raise ConnectionError("can't reach postgresql://shop:hunter2@db/shop")
+    except ConnectionError as exc:
+        acquire(breaker).record(exc)
+    assert "redis://:***@cache" in caplog.text
+    assert "hunter" not in caplog.text
 
 
 def test_a_listener_that_is_interrupted_leaves_the_rest_for_the_next_event(clock: Clock) -> None:

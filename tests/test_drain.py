@@ -173,12 +173,14 @@ def test_whatever_happens_the_server_gets_its_signal(
 ) -> None:
     class Broken(Health):
         def drain(self) -> None:
-            raise RuntimeError("a listener of the user's own")
+            raise RuntimeError("can't tell redis://:hunter2@cache")
 
     kept = wsgi.HealthMiddleware(hello, Broken(), drain_delay=DELAY)
     term()
     until_sync(lambda: server.calls)
     assert "draining failed" in caplog.text
+    assert "redis://:***@cache" in caplog.text
+    assert "hunter2" not in caplog.text
     assert kept.health.draining is False
 
 

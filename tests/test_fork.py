@@ -207,8 +207,10 @@ def test_what_can_not_begin_anew_is_logged_and_spares_the_rest(
     done: list[str] = []
 
     def breaks() -> None:
-        raise OSError("no more memory")
+        raise OSError("no more memory for redis://:hunter2@cache")
 
     each([lambda: done.append("before"), breaks, lambda: done.append("after")])
     assert done == ["before", "after"]
     assert "could not begin anew" in caplog.text
+    assert "no more memory for redis://:***@cache" in caplog.text
+    assert "hunter2" not in caplog.text

@@ -209,13 +209,22 @@ def test_a_probe_may_say_what_it_tests() -> None:
     class Odd(Probe):
         component_type = "<b>"
 
+    class Unset:
+        @property
+        def component_type(self) -> str:
+            raise RuntimeError("not configured")
+
+        def __call__(self) -> None: ...
+
     health = Health()
     health.add("database", Probe())
     health.add("odd", Odd())
+    health.add("unset", Unset())
     document = answer_of(health)
 
     assert first(document, "database")["componentType"] == "datastore"
     assert first(document, "odd")["componentType"] == "component"
+    assert first(document, "unset")["componentType"] == "component"
 
 
 def test_names_have_names_and_reasons_and_nothing_else() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -176,6 +176,20 @@ async def test_only_what_is_named_is_run() -> None:
     for only in ([], ["c"], ["a", "c"], ["ready"]):
         with pytest.raises(ValueError, match=r"only=.* must name checks of 'ready': a, b"):
             await health.run(only=only)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("only", ["ab", "a", "", b"ab", 3, ["a", 3]])
+async def test_only_is_a_collection_of_names_and_nothing_else(only: Any) -> None:
+    health = Health()
+    for name in ("a", "b", "ab"):
+        health.add(name, lambda: pytest.fail("run, and nobody has named it"))
+
+    for error in (ValueError, TypeError):
+        with pytest.raises(error, match=r"^only must be a collection of names"):
+            await health.run(only=only)
+        with pytest.raises(error, match=r"^only must be a collection of names"):
+            health.run_sync(only=only)
 
 
 def test_many_threads_lose_no_count() -> None:

@@ -889,6 +889,37 @@ async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
     breakdowns.clear()
 
 
+async def test_what_is_printed_of_a_breakdown_has_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the probe's own error with it, which was to be logged."""
+    logger = logging.getLogger("healthmw")
+    dsn = ConnectionError("can't reach postgresql://shop:hunter2@db/shop")
+
+    def broken(_record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's own")
+
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    health = Health()
+    health.add("sync", ScriptedProbe(dsn, is_async=False))
+    health.add("async", ScriptedProbe(dsn))
+    logger.addFilter(broken)
+    printed = ""
+
+    def all_printed() -> bool:
+        nonlocal printed
+        printed += capsys.readouterr().err
+        return printed.count("ZeroDivisionError: a filter of the user's own") == 2
+
+    try:
+        await soon(health.run())
+        await until(all_printed)
+    finally:
+        logger.removeFilter(broken)
+    assert printed.count("ConnectionError: can't reach postgresql://shop:***@db/shop") == 2
+    assert "hunter2" not in printed
+
+
 def test_where_no_loop_runs_it_is_said_what_to_call() -> None:
     health = Health()
     health.add("it", lambda: None)

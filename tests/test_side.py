@@ -136,6 +136,19 @@ def test_a_defect_of_our_own_is_logged(
     until_sync(lambda: "the side server failed over a request" in caplog.text)
 
 
+def test_what_it_fails_over_is_logged_without_its_password(
+    server: SideServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("can't reach postgresql://shop:hunter2@db/shop")
+
+    monkeypatch.setattr(server._endpoint, "answer", broken)
+    assert raw(server, b"GET / HTTP/1.1\r\n\r\n") == b""
+    until_sync(lambda: "the side server failed over a request" in caplog.text)
+    assert "postgresql://shop:***@db/shop" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [

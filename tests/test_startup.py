@@ -141,6 +141,41 @@ async def test_a_check_that_hangs_does_not_hold_up_the_end() -> None:
     assert message["message"].endswith("database (never_run)")
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("startup", None),
+        (
+            "late",
+            "healthmw: not ready to start after 0.5 s: every check has passed, but not all at once",
+        ),
+    ],
+)
+async def test_only_the_group_as_a_whole_can_have_passed_meanwhile(
+    asked: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two rounds somebody else asks: for all of it, or for the check that has failed."""
+    health, server, early, late = Health(), Server(), Database(), Database()
+    health.add("early", early)
+    health.add("late", late)
+    early.up = True
+
+    async def pause(_seconds: float) -> None:
+        monkeypatch.undo()
+        late.up = True
+        assert (await health.run(asked, fresh=True)).ok
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("healthmw._startup.anyio.sleep", pause)
+    await server.live(HealthMiddleware(living([]), health, startup_timeout=0.5))
+
+    assert health.last("startup").ok
+    if told is None:
+        assert server.kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    else:
+        assert server.sent == [{"type": "lifespan.startup.failed", "message": told}]
+
+
 async def test_no_check_can_pass_so_nobody_waits_for_it() -> None:
     server = Server()
     await server.live(HealthMiddleware(living([]), Health(), startup_timeout=NEVER))
@@ -162,6 +197,25 @@ async def test_an_app_that_fails_to_clean_up_has_failed_to_start_all_the_same() 
     await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
 
     assert server.kinds == ["lifespan.startup.failed"]
+
+
+async def test_what_the_app_raises_as_it_cleans_up_is_logged_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    health, server = Health(), Server()
+    health.add("database", Database())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise RuntimeError("can't leave postgresql://shop:hunter2@db/shop")
+
+    await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
+
+    assert "the app raised while it closed what it had opened" in caplog.text
+    assert "postgresql://shop:***@db/shop" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 async def test_that_it_failed_to_start_is_the_last_that_a_server_hears() -> None:

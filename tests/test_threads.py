@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -196,6 +198,27 @@ def test_a_call_that_raises_takes_no_thread_with_it(
     until_sync(lambda: call.done)
     assert [type(told) for told in breakdowns] == [error] * 3
     breakdowns.clear()
+
+
+class Gone(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stderr", [None, Gone()])
+def test_where_nothing_can_be_printed_a_call_that_raises_takes_no_thread_with_it(
+    stderr: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    threads = DaemonThreads(limit=1)
+    threads.start(fail)
+    call = Call(ends=True)
+    threads.start(call)
+    until_sync(lambda: call.done)
 
 
 # As seen from outside

@@ -360,6 +360,45 @@ def test_its_own_time_out_is_one() -> None:
     assert a_health(probe).run_sync().results["broken"].reason is Reason.TIMEOUT
 
 
+class Secretive(Broken):
+    """A probe whose attributes can't be read, or not be told from what they are not."""
+
+    class Anything:
+        def __eq__(self, _: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    class Unequal(Anything):
+        def __eq__(self, _: object) -> bool:
+            raise RuntimeError("not to be compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    read: Act = staticmethod(lambda: None)
+
+    @property
+    def component_type(self) -> Any:
+        return self.read()
+
+    @property
+    def needs(self) -> Any:
+        return self.read()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [_raising(RuntimeError), Secretive.Anything, Secretive.Unequal, lambda: [Secretive.Unequal()]],
+)
+def test_an_attribute_that_can_not_be_read_is_left_out(read: Act) -> None:
+    probe = Secretive(is_async=False)
+    probe.read = read
+    health = a_health(probe)
+    assert health.run_sync().ok
+    InThread(lambda: look(health)).result()
+
+
 # Such as never come back, and such as leave something behind
 
 
