@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,8 +21,9 @@ from healthmw._portal import PORTAL, load_anyio
 from healthmw._runner import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from healthmw._breaker import CircuitBreaker
     from healthmw._loop_protocol import Loop
     from healthmw._model import Result
     from healthmw._runner import Runner
@@ -36,6 +38,15 @@ _INDECISIVE_PAUSE = 1.0
 """The pause after a trial that was none: the probe is stuck, or raised what the breaker ignores."""
 
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
+
+
+@contextlib.contextmanager
+def _outlived() -> Iterator[None]:
+    """Tell what a round breaks down with (a log of the user's, for one): the next one comes."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - nobody waits for it to be told
+        sys.excepthook(type(exc), exc, exc.__traceback__)
 
 
 class Background:
@@ -124,29 +135,43 @@ class Background:
 
     async def _refresh(self, runner: Runner, interval: float, loop: Loop) -> None:
         while True:
-            while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
-                await anyio.sleep(rest)
-            await self._run_once(runner, loop)
+            with _outlived():
+                while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
+                    await anyio.sleep(rest)
+                await self._run_once(runner, loop)
             await anyio.sleep(interval * (1 + _JITTER * (2 * self._random() - 1)))
 
     async def _try_again(self, runner: Runner, loop: Loop, era: int) -> None:
         breaker = runner.check.breaker
         assert breaker is not None  # noqa: S101 - for the type checker: it is what calls us
+        pause: float | None = 0.0
         try:
-            pause = breaker.retry_after
-            while breaker.state in _TO_BE_TRIED:
-                await anyio.sleep(max(pause or 0.0, runner.rest, _LEAST_PAUSE))
-                pause = breaker.retry_after
-                if not pause:
-                    result = await self._run_once(runner, loop)
-                    decisive = result.raw <= Status.DEGRADED
-                    pause = breaker.retry_after or (0.0 if decisive else _INDECISIVE_PAUSE)
+            while pause is not None:
+                await anyio.sleep(pause)
+                pause = _INDECISIVE_PAUSE
+                with _outlived():
+                    pause = await self._try_if_due(runner, loop, breaker)
         finally:
             with self._lock:
                 if era == self._era:
                     del self._recovering[runner]
         if breaker.state in _TO_BE_TRIED:  # opened again before we had said that we leave
             self.recover(runner)
+
+    async def _try_if_due(
+        self, runner: Runner, loop: Loop, breaker: CircuitBreaker
+    ) -> float | None:
+        """Make the trial if it is due. Return for how long to pause, or None where none will be."""
+        if breaker.state not in _TO_BE_TRIED:
+            return None
+        pause = breaker.retry_after
+        if not pause and not runner.rest:
+            result = await self._run_once(runner, loop)
+            if breaker.state not in _TO_BE_TRIED:
+                return None
+            decisive = result.raw <= Status.DEGRADED
+            pause = breaker.retry_after or (0.0 if decisive else _INDECISIVE_PAUSE)
+        return max(pause or 0.0, runner.rest, _LEAST_PAUSE)
 
     @staticmethod
     async def _run_once(runner: Runner, loop: Loop) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import threading
 import time
 from itertools import pairwise
@@ -20,7 +21,7 @@ from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 anyio_too = pytest.mark.anyio
 both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
@@ -137,6 +138,65 @@ async def test_a_background_check_that_hangs_is_a_timeout_and_then_stuck() -> No
         probe.release()
         await until(lambda: check.status is Status.OKAY)
     assert reasons == {Reason.STUCK}
+
+
+@contextlib.contextmanager
+def broken_log() -> Iterator[None]:
+    def broken(_record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's own")
+
+    logger = logging.getLogger("healthmw")
+    logger.addFilter(broken)
+    try:
+        yield
+    finally:
+        logger.removeFilter(broken)
+
+
+@anyio_too
+async def test_a_background_check_goes_on_after_rounds_that_broke_down(
+    breakdowns: list[BaseException],
+) -> None:
+    class Clock:
+        broken = False
+
+        def __call__(self) -> float:
+            if self.broken:
+                raise OSError("no clock")
+            return time.monotonic()
+
+    clock, probe = Clock(), ScriptedProbe(is_async=False)
+    health = Health(clock=clock)
+    check = health.add("it", probe, interval=0.01, timeout=0.02)
+    async with health:
+        await until(lambda: check.status is Status.OKAY)
+        probe.hang()
+        await until(lambda: check.latest.reason is Reason.STUCK)
+        clock.broken = True
+        await until(lambda: len(breakdowns) >= 3)
+        clock.broken = False
+        probe.release()
+        await until(lambda: check.status is Status.OKAY)
+    assert {type(told) for told in breakdowns} == {OSError}
+    breakdowns.clear()
+
+
+@anyio_too
+async def test_a_background_check_goes_on_whatever_the_log_makes_of_it(
+    breakdowns: list[BaseException],
+) -> None:
+    probe = ScriptedProbe(is_async=False)
+    health = Health()
+    check = health.add("it", probe, interval=0.01, timeout=0.02)
+    async with health:
+        await until(lambda: check.status is Status.OKAY)
+        probe.hang()
+        with broken_log():
+            await until(lambda: check.status is Status.FAILED)
+            await anyio.sleep(0.05)
+        probe.release()
+        await until(lambda: check.status is Status.OKAY)
+    breakdowns.clear()  # what the log breaks down with
 
 
 def test_without_an_event_loop_it_runs_in_the_portal() -> None:
@@ -343,6 +403,29 @@ async def test_a_trial_that_decides_nothing_is_not_repeated_at_once() -> None:
     await anyio.sleep(0.4)
     assert probe.calls <= 3
     await health.aclose()
+
+
+@anyio_too
+async def test_trials_go_on_whatever_the_log_makes_of_them(
+    breakdowns: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # White-box: so that the test need not wait out the whole second.
+    monkeypatch.setattr("healthmw._background._INDECISIVE_PAUSE", 0.05)
+    probe = ScriptedProbe(is_async=False)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker, timeout=0.02)
+    async with health:
+        assert (await soon(health.run())).ok
+        probe.hang()
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise GONE
+        with broken_log():
+            await until(lambda: check.latest.reason is Reason.TIMEOUT)
+            await anyio.sleep(0.05)
+        probe.release()
+        await until(lambda: breaker.available)
+    breakdowns.clear()  # what the log breaks down with
 
 
 @anyio_too
