@@ -419,7 +419,7 @@ async def test_trials_go_on_whatever_the_log_makes_of_them(
         assert (await soon(health.run())).ok
         probe.hang()
         with contextlib.suppress(ConnectionError), check.guard():
-            raise GONE
+            raise ConnectionError
         with broken_log():
             await until(lambda: check.latest.reason is Reason.TIMEOUT)
             await anyio.sleep(0.05)
@@ -492,6 +492,29 @@ async def test_trials_end_with_the_health_and_go_on_when_it_starts_again() -> No
     async with health:
         await until(lambda: check.available)
     assert probe.calls == calls + 1
+
+
+@anyio_too
+async def test_a_breaker_that_opens_after_the_end_has_no_trials_until_the_next_start() -> None:
+    probe = ScriptedProbe(GONE)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    def call() -> None:
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise ConnectionError
+
+    async with health:
+        pass
+    InThread(call).result()  # where there is no loop, the portal would do it
+    await anyio.sleep(0.2)
+    assert not check.available
+    assert probe.calls == 0
+    probe.play(None)
+    async with health:
+        await until(lambda: breaker.available)
+    assert probe.calls == 1
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
