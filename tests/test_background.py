@@ -15,7 +15,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw import CircuitBreaker, Health, Reason, Status, _closing
 from healthmw._threads import DaemonThreads
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until, until_sync
@@ -718,6 +718,49 @@ async def test_a_close_that_hangs_holds_up_neither_the_end_nor_the_others() -> N
     released.set()
     sync_released.set()
     await until(lambda: defies.close_ended)
+
+
+@pytest.mark.usefixtures("hurried")
+@anyio_too
+async def test_while_a_close_is_out_no_second_one_begins() -> None:
+    released, sync_released = anyio.Event(), threading.Event()
+
+    async def defy() -> None:
+        await defy_cancellation(released)
+
+    defies, sync_hangs, mixed = Client(defy), SyncClient(sync_released.wait), SyncClient(defy)
+    probes: list[Client | SyncClient] = [defies, sync_hangs, mixed]
+    healths = Health(), Health()
+    for health in healths:
+        for number, probe in enumerate(probes):
+            health.add(f"check-{number}", probe)
+    for health in healths * 2:
+        await soon(health.aclose())
+    closed = [probe.closed for probe in probes]
+    released.set()
+    sync_released.set()
+    assert closed == [1, 1, 1]
+    await until(lambda: defies.close_ended and sync_hangs.close_ended)
+    await until(lambda: not _closing._out)  # white-box: that they came back is told nowhere
+    await soon(healths[0].aclose())
+    assert [probe.closed for probe in probes] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_close_that_ended_with_its_loop_is_out_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("healthmw._company._LAST_GRACE", 0.05)  # white-box, as above
+
+    async def defy() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(PATIENCE)
+
+    client = Client(defy)
+    health = Health()
+    health.add("it", client)
+    for _ in range(2):
+        asyncio.run(health.aclose())
+    assert client.closed == 2
 
 
 @pytest.mark.usefixtures("hurried")
