@@ -18,10 +18,12 @@ from healthmw._model import Status
 from healthmw._native import Lock, get_ident
 from healthmw._portal import PORTAL, load_anyio
 from healthmw._runner import Run
+from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from healthmw._breaker import CircuitBreaker
     from healthmw._loop_protocol import Loop
     from healthmw._model import Result
     from healthmw._runner import Runner
@@ -38,6 +40,15 @@ _INDECISIVE_PAUSE = 1.0
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
 
 
+@contextlib.contextmanager
+def _outlived() -> Iterator[None]:
+    """Tell what a round breaks down with (a log of the user's, for one): the next one comes."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - nobody waits for it to be told
+        tell_uncaught(exc)
+
+
 class Background:
     """The background work of one `Health`. Its state is guarded by its lock."""
 
@@ -46,6 +57,7 @@ class Background:
         self._lock = Lock()
         self._home: Loop | None = None
         self._borrowed = False  # whether home is the portal's
+        self._stopped = False  # and not started since
         self._era = 0  # how often it was stopped
         self._refreshed: dict[Runner, Callable[[], None]] = {}
         self._recovering: dict[Runner, Callable[[], None]] = {}
@@ -79,6 +91,7 @@ class Background:
         """
         loop = None if aside else current_loop()
         with self._lock:
+            self._stopped = False
             settled = self._home is not None and self._home.alive
             if not settled or (self._borrowed and loop is not None):
                 for cancel in self._refreshed.values():
@@ -97,9 +110,12 @@ class Background:
                     self._refreshed[runner] = home.spawn(main)
 
     def recover(self, runner: Runner) -> None:
-        """See to it that the trial of `runner`'s breaker is made when it is due."""
+        """See to it that the trial of `runner`'s breaker is made when it is due.
+
+        After the end nothing begins: the next start, or whoever asks, sees to the trial.
+        """
         with self._lock:
-            if runner in self._recovering:
+            if self._stopped or runner in self._recovering:
                 return
             home = self._home
             if home is None or not home.alive:
@@ -114,6 +130,7 @@ class Background:
             self._refreshed.clear()
             self._recovering.clear()
             self._home = None
+            self._stopped = True
             self._era += 1
         for cancel in [*cancels, *(runner.cancel for runner in runners)]:
             try:
@@ -124,29 +141,44 @@ class Background:
 
     async def _refresh(self, runner: Runner, interval: float, loop: Loop) -> None:
         while True:
-            while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
-                await anyio.sleep(rest)
-            await self._run_once(runner, loop)
-            await anyio.sleep(interval * (1 + _JITTER * (2 * self._random() - 1)))
+            with _outlived():
+                while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
+                    await anyio.sleep(rest)
+                await self._run_once(runner, loop)
+            pause = interval * (1 + _JITTER * (2 * self._random() - 1))
+            await anyio.sleep(min(pause, runner.check.stale_after - runner.check.timeout))
 
     async def _try_again(self, runner: Runner, loop: Loop, era: int) -> None:
         breaker = runner.check.breaker
         assert breaker is not None  # noqa: S101 - for the type checker: it is what calls us
+        pause: float | None = 0.0
         try:
-            pause = breaker.retry_after
-            while breaker.state in _TO_BE_TRIED:
-                await anyio.sleep(max(pause or 0.0, runner.rest, _LEAST_PAUSE))
-                pause = breaker.retry_after
-                if not pause:
-                    result = await self._run_once(runner, loop)
-                    decisive = result.raw <= Status.DEGRADED
-                    pause = breaker.retry_after or (0.0 if decisive else _INDECISIVE_PAUSE)
+            while pause is not None:
+                await anyio.sleep(pause)
+                pause = _INDECISIVE_PAUSE
+                with _outlived():
+                    pause = await self._try_if_due(runner, loop, breaker)
         finally:
             with self._lock:
                 if era == self._era:
                     del self._recovering[runner]
         if breaker.state in _TO_BE_TRIED:  # opened again before we had said that we leave
             self.recover(runner)
+
+    async def _try_if_due(
+        self, runner: Runner, loop: Loop, breaker: CircuitBreaker
+    ) -> float | None:
+        """Make the trial if it is due. Return for how long to pause, or None where none will be."""
+        if breaker.state not in _TO_BE_TRIED:
+            return None
+        pause = breaker.retry_after
+        if not pause and not runner.rest:
+            result = await self._run_once(runner, loop)
+            if breaker.state not in _TO_BE_TRIED:
+                return None
+            decisive = result.raw <= Status.DEGRADED
+            pause = breaker.retry_after or (0.0 if decisive else _INDECISIVE_PAUSE)
+        return max(pause or 0.0, runner.rest, _LEAST_PAUSE)
 
     @staticmethod
     async def _run_once(runner: Runner, loop: Loop) -> Result:

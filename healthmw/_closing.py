@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from healthmw._flight import wait_for
+from healthmw._fork import in_child
 from healthmw._loop import current_loop
 from healthmw._loop_protocol import LoopGoneError
 from healthmw._probe import closer
@@ -19,13 +20,17 @@ from healthmw._scrub import scrub_exception
 from healthmw._threads import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from healthmw._loop_protocol import Loop
+    from healthmw._probe import Probe
     from healthmw._runner import Runner
 
 _CLOSING = 1.0
 """How long, in seconds, runs under way and the closing of all probes may take."""
+
+_out: dict[int, tuple[Probe, Loop | None]] = {}
+"""The probes whose closing has not come back, by identity; and the loop that it is on, if any."""
 
 logger = logging.getLogger("healthmw")
 
@@ -56,20 +61,49 @@ async def close_probes(runners: Sequence[Runner]) -> None:
 
 
 async def _close(runner: Runner, loop: Loop) -> None:
-    """Close the probe of `runner`, unless a run of it is stuck in what would be closed."""
-    close = closer(runner.check.probe)
+    """Close the probe of `runner`, unless a run of it is stuck in what would be closed.
+
+    While an earlier closing of it is out, no second one begins: it would only hang as well.
+    """
+    probe = runner.check.probe
+    close = closer(probe)
     run = runner.under_way
     if run is not None:
         await wait_for([run], time.monotonic() + _CLOSING / 2, loop)
     if close is None or runner.under_way is not None:
         return
     try:
-        on_loop = inspect.iscoroutinefunction(close)
-        result: object = close() if on_loop else await _in_thread(close, loop)
+        if inspect.iscoroutinefunction(close):
+            with _alone(probe, loop) as alone:
+                if alone:
+                    await close()
+            return
+        result = await _in_thread(functools.partial(_call_alone, close, probe), loop)
         if inspect.isawaitable(result):
-            await result
+            with _alone(probe, loop):
+                await result
     except Exception as exc:  # noqa: BLE001 - one that can't be closed must not keep the others open
         logger.warning("check %s: closing its probe: %s", runner.check.name, scrub_exception(exc))
+
+
+@contextlib.contextmanager
+def _alone(probe: Probe, loop: Loop | None) -> Iterator[bool]:
+    """Yield whether no closing of `probe` is out; if so this one is, on `loop` or in a thread."""
+    before = _out.get(id(probe))
+    if before is not None and before[1] is not None and before[1].ended:
+        _out.pop(id(probe), None)  # it ended in the middle, and comes back no more
+    ours = (probe, loop)
+    alone = _out.setdefault(id(probe), ours) is ours
+    try:
+        yield alone
+    finally:
+        if _out.get(id(probe)) is ours:
+            del _out[id(probe)]
+
+
+def _call_alone(close: Callable[[], object], probe: Probe) -> object:
+    with _alone(probe, None) as alone:
+        return close() if alone else None
 
 
 async def _in_thread(call: Callable[[], object], loop: Loop) -> object:
@@ -94,3 +128,6 @@ async def _in_thread(call: Callable[[], object], loop: Loop) -> object:
     if errors:
         raise errors[0]
     return values[0] if values else None
+
+
+in_child(_out.clear)  # no thread of the parent's is there

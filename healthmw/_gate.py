@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import anyio
+
 from healthmw._options import WrongTypeError
 from healthmw._scrub import scrub_exception
 from healthmw._throttle import Throttle
@@ -59,6 +61,8 @@ class Gate:
         self._throttle = Throttle(clock)
         # Who has called credentials wrong can be guessed at: by the place among the authorizers.
         self._guessable: set[int] = set()
+        # And of whom it is known that they don't come back.
+        self._late: set[int] = set()
 
     def standing(self, caller: Caller) -> Standing:
         """Judge `caller`."""
@@ -68,14 +72,30 @@ class Gate:
                 inquiry.hear(inquiry.ask(authorizer))
         return self._concluded(inquiry)
 
-    async def standing_async(self, caller: Caller) -> Standing:
-        """Judge `caller`, by functions that may have to wait."""
+    async def standing_async(self, caller: Caller, seconds: float) -> Standing:
+        """Judge `caller`, by functions that may have to wait: for `seconds`, all together.
+
+        One that is not back by then has not granted.
+        """
         inquiry = self._inquiry(caller)
-        for authorizer in self._authorizers:
+        until = anyio.current_time() + seconds
+        for number, authorizer in enumerate(self._authorizers):
             with inquiry:
                 answer = inquiry.ask(authorizer)
-                inquiry.hear(await answer if inspect.isawaitable(answer) else answer)
+                if inspect.isawaitable(answer):
+                    with anyio.CancelScope(deadline=until) as scope:
+                        answer = await answer
+                    if scope.cancelled_caught:
+                        self._warn_of(number, seconds)
+                        continue
+                    self._late.discard(number)
+                inquiry.hear(answer)
         return self._concluded(inquiry)
+
+    def _warn_of(self, late: int, seconds: float) -> None:
+        if late not in self._late:
+            self._late.add(late)
+            logger.warning("authorize: not back within %g s: nothing is granted", seconds)
 
     def _inquiry(self, caller: Caller) -> _Inquiry:
         throttled = self._throttle.wait(caller.peer) > 0

@@ -262,14 +262,15 @@ class Health:
         no other check of the group is run or counts. Raises `ValueError` when nothing has that
         name, and for an `only` that is empty or names what is not in the group.
         """
+        return await self._run(Asked(group, self.deadline, fresh=fresh, only=only))
+
+    async def _run(self, asked: Asked) -> Report:
         here = current_loop()
-        asked = Asked(group, self.deadline, fresh=fresh, only=only)
         return await self._reports.get(asked, here, lambda: here or PORTAL.loop())
 
-    async def _run_aside(self, group: str, *, fresh: bool, only: Collection[str] | None) -> Report:
+    async def _run_aside(self, asked: Asked) -> Report:
         """Do what `run()` does, on an event loop that isn't the app's, for probes on the app's."""
         self._start(aside=True)
-        asked = Asked(group, self.deadline, fresh=fresh, only=only)
         return await self._reports.get(asked, current_loop(), self._background.loop)
 
     def run_sync(
@@ -329,9 +330,9 @@ class Health:
     def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
         self._recorders[name].circuit(event.new)
         self._reports.changed()
-        log_circuit(name, event)
         if event.new is BreakerState.OPEN:
             self._background.recover(self._runners[name])
+        log_circuit(name, event)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(event)` with a `StatusChange` for each change of a check's verdict.

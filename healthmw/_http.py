@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from healthmw._answers import answer
@@ -12,6 +13,7 @@ from healthmw._gate import Gate, Standing
 from healthmw._health import Health
 from healthmw._negotiate import Format, Wishes, wishes_of
 from healthmw._options import WrongTypeError, text
+from healthmw._reports import Asked
 from healthmw._request import as_text
 from healthmw._response import Response, plain
 from healthmw._scrub import scrub_exception
@@ -140,26 +142,32 @@ class Endpoint:
         For what `prepared()` has no answer to. Probes run on this event loop, unless `aside`: then
         where the app's own clients live.
         """
+        health = self.health
+        deadline = health.deadline
         place = self._asked_by_all.get(request[:4])
         if place is None:
-            gate = self.gate
-            standing = (
-                await gate.standing_async(caller()) if gate.is_async else self._standing(caller)
-            )
+            if self.gate.is_async:
+                began = time.monotonic()
+                standing = await self.gate.standing_async(caller(), deadline / 2)
+                # One that blocks the loop may take longer; the checks have the other half.
+                deadline -= min(time.monotonic() - began, deadline / 2)
+            else:
+                standing = self._standing(caller)
             sought = self._sought(request, standing)
             if isinstance(sought, Response):
                 return sought
             place = sought
-        health, plan = self.health, place.plan
-        wishes = plan.wishes
-        joined = self._join(plan.name, health.deadline) if plan.only is None else None
+        plan = place.plan
+        joined = self._join(plan.name, deadline) if plan.only is None else None
         if joined is not None:
             report = await joined
-        elif aside:
-            report = await health._run_aside(plan.name, fresh=wishes.fresh, only=plan.only)  # noqa: SLF001 - the same house
         else:
-            self._start()
-            report = await health.run(plan.name, fresh=wishes.fresh, only=plan.only)
+            asked = Asked(plan.name, deadline, fresh=plan.wishes.fresh, only=plan.only)
+            if aside:
+                report = await health._run_aside(asked)  # noqa: SLF001 - the same house
+            else:
+                self._start()
+                report = await health._run(asked)  # noqa: SLF001 - the same house
         return self._response(request, place, report)
 
     def answer_sync(self, request: Request, caller: Callable[[], Caller]) -> Response:

@@ -213,17 +213,17 @@ class Runner:
 
     def _start(self, run: Run, loop: Callable[[], Loop]) -> None:
         breaker = self.check.breaker
-        if breaker is not None:
-            run.permit = breaker.try_acquire(trial=True)
-            if run.permit is None:
-                run.claim()
-                self._landed(run)
-                run.settle(self.refused())
-                return
-            run.permit._of_probe = True  # noqa: SLF001 - the same house
-        if self.check.per_hour is not None:
-            self._next = self._clock() + self.check.spacing
         try:
+            if breaker is not None:
+                run.permit = breaker.try_acquire(trial=True)
+                if run.permit is None:
+                    run.claim()
+                    self._landed(run)
+                    run.settle(self.refused())
+                    return
+                run.permit._of_probe = True  # noqa: SLF001 - the same house
+            if self.check.per_hour is not None:
+                self._next = self._clock() + self.check.spacing
             self._launch(run, loop)
         except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
             self._next = -math.inf  # the probe has not run
@@ -307,13 +307,15 @@ class Runner:
     def expire(self, run: Run) -> None:
         """Call `run` overdue. It may still come back; until then no other is begun."""
         if run.claim():
-            if run.permit is not None:
-                run.permit.failure()
             blocked = run.steps.longest
             detail = f"not back within {self.check.timeout:g} s"
             if blocked > self.check.timeout:
                 detail += f"; it blocked the event loop for {blocked:.1f} s"
-            self._settle(run, Status.FAILED, Reason.TIMEOUT, detail=detail, landed=False)
+            try:
+                if run.permit is not None:
+                    run.permit.failure()
+            finally:  # they wait for it, whatever a clock of the user's own makes of that
+                self._settle(run, Status.FAILED, Reason.TIMEOUT, detail=detail, landed=False)
         if run.job is not None and THREADS.abandon(run.job):
             self._next = -math.inf  # the probe has not run
             self._landed(run)

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from healthmw._options import seconds
+from healthmw._reports import Asked
 from healthmw.exceptions import MissingExtraError
 
 try:
@@ -106,7 +107,8 @@ class _AsideServicer(HealthServicer):
     """The same on an event loop that isn't the app's: the probes run where the app's clients do."""
 
     async def _report(self, name: str) -> Report:
-        return await self._health._run_aside(name, fresh=False, only=None)  # noqa: SLF001 - the same house
+        asked = Asked(name, self._health.deadline, fresh=False, only=None)
+        return await self._health._run_aside(asked)  # noqa: SLF001 - the same house
 
 
 def serve(

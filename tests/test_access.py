@@ -6,8 +6,10 @@ import functools
 import itertools
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from healthmw import Health
@@ -530,6 +532,63 @@ def test_a_function_may_be_async() -> None:
     assert level(transport, app, headers={"X-Team": "errors"}) == "names"
     assert level(transport, app, headers=RIGHT) == "full"
     assert level(transport, app, headers=WRONG) == "401"
+
+
+@pytest.mark.parametrize("interface", ["asgi", "asgi+trio"])
+def test_who_waits_for_an_async_function_has_the_answer_by_the_deadline(
+    interface: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = TRANSPORTS[interface]
+    hangs = True
+
+    async def authorize(caller: Caller) -> bool:
+        if hangs:
+            await anyio.sleep(5)
+        return caller.header("X-Team") == "ops"
+
+    app = transport.middleware(failing(deadline=0.2), authorize=[authorize, Token(TOKEN)])
+    ops = {"X-Team": "ops"}
+    for _ in range(2):
+        assert level(transport, app, headers=ops) == "names"
+        assert level(transport, app, headers=RIGHT) == "full"  # the others are asked all the same
+    assert level(transport, app, headers=WRONG) == "401"
+    assert transport.ask(app, query="fresh=1", headers=ops).status == 401
+    assert transport.ask(app, "/health_check/live").body == b"OKAY"
+    told = "authorize: not back within 0.1 s: nothing is granted"
+    assert [record.getMessage() for record in caplog.records].count(told) == 1
+
+    hangs = False
+    assert level(transport, app, headers=ops) == "full"
+    hangs = True
+    assert level(transport, app, headers=ops) == "names"
+    assert [record.getMessage() for record in caplog.records].count(told) == 2
+
+
+@pytest.mark.parametrize("interface", ["asgi", "asgi+trio"])
+def test_what_an_async_function_takes_the_checks_do_not_have(interface: str) -> None:
+    async def authorize(_caller: Caller) -> bool:
+        await anyio.sleep(5)
+        return True
+
+    health = Health(deadline=1.0)
+    health.add("slow", anyio.sleep_forever, timeout=60)
+    transport = TRANSPORTS[interface]
+    app = transport.middleware(health, authorize=authorize)
+    began = time.monotonic()
+    assert transport.ask(app).status == 503
+    assert time.monotonic() - began < 1.4  # half of it for the one, and half for the other
+
+
+def test_an_async_function_that_blocks_leaves_time_for_the_checks() -> None:
+    async def authorize(_caller: Caller) -> bool:
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+        return False
+
+    health = Health(deadline=0.4)
+    health.add("it", functools.partial(anyio.sleep, 0.01))
+    transport = TRANSPORTS["asgi"]
+    app = transport.middleware(health, authorize=authorize)
+    assert transport.ask(app).body == b"OKAY"
 
 
 def test_of_several_one_is_enough(transport: Transport) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import threading
 import time
 from itertools import pairwise
@@ -14,13 +15,13 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from healthmw import CircuitBreaker, Health, Reason, Status
+from healthmw import CircuitBreaker, Health, Reason, Status, _closing
 from healthmw._threads import DaemonThreads
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 anyio_too = pytest.mark.anyio
 both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
@@ -72,6 +73,21 @@ async def test_what_was_stale_does_not_pass_because_its_probe_fails() -> None:
 
         await until(failed)
     assert not any(told)
+
+
+@anyio_too
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
+async def test_the_tightest_bound_leaves_no_gap_between_two_results() -> None:
+    async def probe() -> None:
+        await anyio.sleep(1.9)
+
+    health = Health(clock=anyio.current_time, random=lambda: 1.0)  # each pause as long as may be
+    health.add("it", probe, interval=10, timeout=2, stale_after=12)
+    async with health:
+        await anyio.sleep(2)
+        for _ in range(200):
+            assert (await health.run()).ok
+            await anyio.sleep(0.25)
 
 
 @anyio_too
@@ -155,6 +171,65 @@ async def test_a_background_check_that_hangs_is_a_timeout_and_then_stuck() -> No
         probe.release()
         await until(lambda: check.status is Status.OKAY)
     assert reasons == {Reason.STUCK}
+
+
+@contextlib.contextmanager
+def broken_log() -> Iterator[None]:
+    def broken(_record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError("a filter of the user's own")
+
+    logger = logging.getLogger("healthmw")
+    logger.addFilter(broken)
+    try:
+        yield
+    finally:
+        logger.removeFilter(broken)
+
+
+@anyio_too
+async def test_a_background_check_goes_on_after_rounds_that_broke_down(
+    breakdowns: list[BaseException],
+) -> None:
+    class Clock:
+        broken = False
+
+        def __call__(self) -> float:
+            if self.broken:
+                raise OSError("no clock")
+            return time.monotonic()
+
+    clock, probe = Clock(), ScriptedProbe(is_async=False)
+    health = Health(clock=clock)
+    check = health.add("it", probe, interval=0.01, timeout=0.02)
+    async with health:
+        await until(lambda: check.status is Status.OKAY)
+        probe.hang()
+        await until(lambda: check.latest.reason is Reason.STUCK)
+        clock.broken = True
+        await until(lambda: len(breakdowns) >= 3)
+        clock.broken = False
+        probe.release()
+        await until(lambda: check.status is Status.OKAY)
+    assert {type(told) for told in breakdowns} == {OSError}
+    breakdowns.clear()
+
+
+@anyio_too
+async def test_a_background_check_goes_on_whatever_the_log_makes_of_it(
+    breakdowns: list[BaseException],
+) -> None:
+    probe = ScriptedProbe(is_async=False)
+    health = Health()
+    check = health.add("it", probe, interval=0.01, timeout=0.02)
+    async with health:
+        await until(lambda: check.status is Status.OKAY)
+        probe.hang()
+        with broken_log():
+            await until(lambda: check.status is Status.FAILED)
+            await anyio.sleep(0.05)
+        probe.release()
+        await until(lambda: check.status is Status.OKAY)
+    breakdowns.clear()  # what the log breaks down with
 
 
 def test_without_an_event_loop_it_runs_in_the_portal() -> None:
@@ -364,6 +439,29 @@ async def test_a_trial_that_decides_nothing_is_not_repeated_at_once() -> None:
 
 
 @anyio_too
+async def test_trials_go_on_whatever_the_log_makes_of_them(
+    breakdowns: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # White-box: so that the test need not wait out the whole second.
+    monkeypatch.setattr("healthmw._background._INDECISIVE_PAUSE", 0.05)
+    probe = ScriptedProbe(is_async=False)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker, timeout=0.02)
+    async with health:
+        assert (await soon(health.run())).ok
+        probe.hang()
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise ConnectionError
+        with broken_log():
+            await until(lambda: check.latest.reason is Reason.TIMEOUT)
+            await anyio.sleep(0.05)
+        probe.release()
+        await until(lambda: breaker.available)
+    breakdowns.clear()  # what the log breaks down with
+
+
+@anyio_too
 async def test_trials_wait_for_the_time_of_the_clock() -> None:
     clock = ManualClock()
     probe = ScriptedProbe(GONE, None)
@@ -427,6 +525,29 @@ async def test_trials_end_with_the_health_and_go_on_when_it_starts_again() -> No
     async with health:
         await until(lambda: check.available)
     assert probe.calls == calls + 1
+
+
+@anyio_too
+async def test_a_breaker_that_opens_after_the_end_has_no_trials_until_the_next_start() -> None:
+    probe = ScriptedProbe(GONE)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    def call() -> None:
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise ConnectionError
+
+    async with health:
+        pass
+    InThread(call).result()  # where there is no loop, the portal would do it
+    await anyio.sleep(0.2)
+    assert not check.available
+    assert probe.calls == 0
+    probe.play(None)
+    async with health:
+        await until(lambda: breaker.available)
+    assert probe.calls == 1
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -630,6 +751,49 @@ async def test_a_close_that_hangs_holds_up_neither_the_end_nor_the_others() -> N
     released.set()
     sync_released.set()
     await until(lambda: defies.close_ended)
+
+
+@pytest.mark.usefixtures("hurried")
+@anyio_too
+async def test_while_a_close_is_out_no_second_one_begins() -> None:
+    released, sync_released = anyio.Event(), threading.Event()
+
+    async def defy() -> None:
+        await defy_cancellation(released)
+
+    defies, sync_hangs, mixed = Client(defy), SyncClient(sync_released.wait), SyncClient(defy)
+    probes: list[Client | SyncClient] = [defies, sync_hangs, mixed]
+    healths = Health(), Health()
+    for health in healths:
+        for number, probe in enumerate(probes):
+            health.add(f"check-{number}", probe)
+    for health in healths * 2:
+        await soon(health.aclose())
+    closed = [probe.closed for probe in probes]
+    released.set()
+    sync_released.set()
+    assert closed == [1, 1, 1]
+    await until(lambda: defies.close_ended and sync_hangs.close_ended)
+    await until(lambda: not _closing._out)  # white-box: that they came back is told nowhere
+    await soon(healths[0].aclose())
+    assert [probe.closed for probe in probes] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_close_that_ended_with_its_loop_is_out_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("healthmw._company._LAST_GRACE", 0.05)  # white-box, as above
+
+    async def defy() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(PATIENCE)
+
+    client = Client(defy)
+    health = Health()
+    health.add("it", client)
+    for _ in range(2):
+        asyncio.run(health.aclose())
+    assert client.closed == 2
 
 
 @pytest.mark.usefixtures("hurried")

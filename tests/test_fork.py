@@ -214,3 +214,37 @@ def test_what_can_not_begin_anew_is_logged_and_spares_the_rest(
     assert "could not begin anew" in caplog.text
     assert "no more memory for redis://:***@cache" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_a_close_that_hangs_in_the_parent_is_no_childs() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+class Client:
+    closed = 0
+
+    def __call__(self):
+        pass
+
+    def close(self):
+        self.closed += 1
+        if os.getpid() == parent:
+            threading.Event().wait()
+
+parent = os.getpid()
+client = Client()
+health = Health()
+health.add("it", client)
+for _ in range(2):
+    asyncio.run(health.aclose())
+assert client.closed == 1
+
+def main():
+    asyncio.run(health.aclose())
+    assert client.closed == 2
+
+print(join(child(main)))
+""",
+        measured=False,
+    )
+    assert out == "0\n"

@@ -865,9 +865,11 @@ async def test_a_log_that_breaks_down_takes_nothing_with_it(
 
 
 @both_kinds
+@pytest.mark.parametrize("guarded", [False, True])
 async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
-    breakdowns: list[BaseException], is_async: bool
+    breakdowns: list[BaseException], is_async: bool, guarded: bool
 ) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01) if guarded else None
     logger = logging.getLogger("healthmw")
 
     def broken(_record: logging.LogRecord) -> bool:
@@ -876,7 +878,7 @@ async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
     probe = ScriptedProbe(is_async=is_async)
     probe.hang()
     health = Health(max_age=0)
-    health.add("it", probe, timeout=BRIEF)
+    health.add("it", probe, timeout=BRIEF, breaker=breaker)
     logger.addFilter(broken)
     try:
         report = await soon(health.run())
@@ -885,6 +887,7 @@ async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
     assert report.results["it"].reason is Reason.TIMEOUT
     probe.release()
     await until(lambda: health.run_sync().ok)
+    await health.aclose()
     assert {type(told) for told in breakdowns} == {ZeroDivisionError}
     breakdowns.clear()
 
