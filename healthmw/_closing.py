@@ -66,13 +66,15 @@ async def _close(runner: Runner, loop: Loop) -> None:
     While an earlier closing of it is out, no second one begins: it would only hang as well.
     """
     probe = runner.check.probe
-    close = closer(probe)
     run = runner.under_way
     if run is not None:
         await wait_for([run], time.monotonic() + _CLOSING / 2, loop)
-    if close is None or runner.under_way is not None:
+    if runner.under_way is not None:
         return
     try:
+        close = closer(probe)
+        if close is None:
+            return
         if inspect.iscoroutinefunction(close):
             with _alone(probe, loop) as alone:
                 if alone:

@@ -399,6 +399,30 @@ def test_an_attribute_that_can_not_be_read_is_left_out(read: Act) -> None:
     InThread(lambda: look(health)).result()
 
 
+@pytest.mark.anyio
+async def test_one_whose_close_can_not_be_read_is_told_and_keeps_no_other_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Unreadable(Broken):
+        @property
+        def aclose(self) -> Any:
+            raise RuntimeError("not to be had")
+
+    class Open(Broken):
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    health = Health()
+    health.add("broken", Unreadable(is_async=False))
+    other = Open(is_async=False)
+    health.add("other", other)
+    await health.aclose()
+    assert other.closed
+    assert "check broken: closing its probe: RuntimeError: not to be had" in caplog.text
+
+
 # Such as never come back, and such as leave something behind
 
 
