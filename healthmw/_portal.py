@@ -7,6 +7,7 @@ process, so that connections and runs under way survive from one call to the nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -101,9 +102,10 @@ def load_anyio() -> None:
 
     Later, when checks are closed or a guarded call is given up, there may be no file to be had.
     """
-    anyio.current_time()
-    anyio.move_on_after(0)
-    anyio.Event()
+    with contextlib.suppress(RuntimeError):  # it knows the loop by its tasks, and this is none
+        anyio.current_time()
+        anyio.move_on_after(0)
+        anyio.Event()
 
 
 PORTAL = Portal()

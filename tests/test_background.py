@@ -75,6 +75,18 @@ async def test_what_was_stale_does_not_pass_because_its_probe_fails() -> None:
     assert not any(told)
 
 
+def test_a_callback_of_the_loop_may_start_it() -> None:
+    health, probe = Health(), ScriptedProbe()
+    health.add("it", probe, interval=0.01)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(health.start)
+        await until(lambda: probe.calls > 1)
+        await health.aclose()
+
+    asyncio.run(main())
+
+
 @anyio_too
 @pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
 async def test_the_tightest_bound_leaves_no_gap_between_two_results() -> None:
