@@ -57,7 +57,6 @@ class Background:
         self._lock = Lock()
         self._home: Loop | None = None
         self._borrowed = False  # whether home is the portal's
-        self._stopped = False  # and not started since
         self._era = 0  # how often it was stopped
         self._refreshed: dict[Runner, Callable[[], None]] = {}
         self._recovering: dict[Runner, Callable[[], None]] = {}
@@ -91,7 +90,6 @@ class Background:
         """
         loop = None if aside else current_loop()
         with self._lock:
-            self._stopped = False
             settled = self._home is not None and self._home.alive
             if not settled or (self._borrowed and loop is not None):
                 for cancel in self._refreshed.values():
@@ -110,12 +108,9 @@ class Background:
                     self._refreshed[runner] = home.spawn(main)
 
     def recover(self, runner: Runner) -> None:
-        """See to it that the trial of `runner`'s breaker is made when it is due.
-
-        After the end nothing begins: the next start, or whoever asks, sees to the trial.
-        """
+        """See to it that the trial of `runner`'s breaker is made when it is due."""
         with self._lock:
-            if self._stopped or runner in self._recovering:
+            if runner in self._recovering:
                 return
             home = self._home
             if home is None or not home.alive:
@@ -130,7 +125,6 @@ class Background:
             self._refreshed.clear()
             self._recovering.clear()
             self._home = None
-            self._stopped = True
             self._era += 1
         for cancel in [*cancels, *(runner.cancel for runner in runners)]:
             try:

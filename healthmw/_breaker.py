@@ -42,6 +42,11 @@ class Permit:
         self._started = started
         self._outcome: Outcome | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was answered with a failure."""
+        return self._outcome is FAILURE
+
     def success(self, result: object = None) -> Outcome:
         """Say that the call returned `result`; `is_failure_result` may see a failure in it."""
         return self.record(None, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker_state import Outcome
@@ -70,7 +71,8 @@ def _ask(predicate: Callable[[Any], bool], value: object) -> bool:
     try:
         return bool(predicate(value))
     except Exception as exc:  # noqa: BLE001 - a predicate of the user's own may raise anything
-        name = getattr(predicate, "__qualname__", type(predicate).__qualname__)
+        named = predicate if isinstance(predicate, FunctionType) else type(predicate)
+        name = named.__qualname__
         # With the exception that it was asked of, which comes from a driver.
         told = scrub_traceback(exc)
         _logger.error("%s raised, so the call counts as a failure\n%s", name, told)  # noqa: TRY400

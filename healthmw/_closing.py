@@ -92,7 +92,8 @@ async def _close(runner: Runner, loop: Loop) -> None:
 def _alone(probe: Probe, loop: Loop | None) -> Iterator[bool]:
     """Yield whether no closing of `probe` is out; if so this one is, on `loop` or in a thread."""
     before = _out.get(id(probe))
-    if before is not None and before[1] is not None and before[1].ended:
+    ended = before is not None and before[1] is not None and before[1].ended
+    if ended and _out.get(id(probe)) is before:
         _out.pop(id(probe), None)  # it ended in the middle, and comes back no more
     ours = (probe, loop)
     alone = _out.setdefault(id(probe), ours) is ours

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import anyio
-
+from healthmw._loop import current_loop
+from healthmw._loop_protocol import LateError
 from healthmw._options import WrongTypeError
 from healthmw._scrub import scrub_exception
 from healthmw._throttle import Throttle
@@ -18,7 +20,7 @@ from healthmw._view import Level
 from healthmw.exceptions import WrongCredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from healthmw.access import Authorizer, Caller
@@ -78,15 +80,17 @@ class Gate:
         One that is not back by then has not granted.
         """
         inquiry = self._inquiry(caller)
-        until = anyio.current_time() + seconds
+        until = time.monotonic() + seconds
         for number, authorizer in enumerate(self._authorizers):
             with inquiry:
                 answer = inquiry.ask(authorizer)
                 if inspect.isawaitable(answer):
-                    with anyio.CancelScope(deadline=until) as scope:
-                        answer = await answer
-                    if scope.cancelled_caught:
-                        self._warn_of(number, seconds)
+                    left = max(until - time.monotonic(), 0.0)
+                    try:
+                        answer = await _answer_within(left, answer)
+                    except LateError:
+                        if left:
+                            self._warn_of(number, seconds)
                         continue
                     self._late.discard(number)
                 inquiry.hear(answer)
@@ -95,7 +99,12 @@ class Gate:
     def _warn_of(self, late: int, seconds: float) -> None:
         if late not in self._late:
             self._late.add(late)
-            logger.warning("authorize: not back within %g s: nothing is granted", seconds)
+            logger.warning(
+                "authorize: number %d was not back within the %g s that all have together; "
+                "it grants nothing",
+                late + 1,
+                seconds,
+            )
 
     def _inquiry(self, caller: Caller) -> _Inquiry:
         throttled = self._throttle.wait(caller.peer) > 0
@@ -110,6 +119,21 @@ class Gate:
             self._throttle.wrong(inquiry.caller.peer)
             return Standing.WRONG
         return Standing.ANONYMOUS
+
+
+async def _answer_within(seconds: float, answer: Awaitable[object]) -> object:
+    """Return the answer, or raise `LateError`; and `asyncio.CancelledError` for our own task alone.
+
+    Where authorizers share a task of theirs, one that is late cancels it for all.
+    """
+    loop = current_loop()
+    assert loop is not None  # noqa: S101 - for the type checker: a coroutine is run by one
+    try:
+        return await loop.within(seconds, answer)
+    except asyncio.CancelledError as exc:
+        if loop.is_cancelled(exc):
+            raise
+        raise RuntimeError("it was cancelled by others") from exc
 
 
 class _Inquiry:

@@ -117,6 +117,38 @@ class Call:
             self.end(exception)
 
 
+class _TrialsCall(Call):
+    """A call of the very probe that makes the trial, whose permit it has.
+
+    A failure of it is the trial's; of a success the probe itself is to tell.
+    """
+
+    __slots__ = ("_says_nothing",)
+
+    def __init__(
+        self, breaker: CircuitBreaker, phase: Phase, trial: Permit, bulkhead: Bulkhead | None
+    ) -> None:
+        super().__init__(breaker, phase, trial, bulkhead)
+        self._says_nothing = False
+
+    def ignored(self) -> None:
+        self._says_nothing = True
+
+    def end(
+        self, exception: BaseException | None, result: object = None, *, expired: bool = False
+    ) -> bool:
+        bulkhead, self._bulkhead = self._bulkhead, None
+        if bulkhead is not None:
+            bulkhead.give_back()
+        if self._says_nothing:
+            return False
+        judge = self._breaker._judge  # noqa: SLF001 - the same house
+        failed = expired or judge(exception, result) is Outcome.FAILURE
+        if failed:
+            self._answer().failure()
+        return failed
+
+
 class Gate:
     """What all calls through one guard share."""
 
@@ -169,17 +201,15 @@ class Gate:
         phase = self.breaker._phase  # noqa: SLF001 - as in the wrappers, and for the same reason
         if phase.quick:
             return Call(self.breaker, phase, None, bulkhead)
+        if phase.trials and (trial := probing.get()) in phase.trials:
+            return _TrialsCall(self.breaker, phase, trial, bulkhead)
+        permit = None
         try:
             permit = self.breaker.try_acquire(trial=self._trial)
-        except BaseException:
-            if bulkhead is not None:
+        finally:
+            if permit is None and bulkhead is not None:
                 bulkhead.give_back()
-            raise
         if permit is None:
-            if probing.get() is self.breaker:  # the trial itself: how it ends its probe will tell
-                return Call(_NO_BREAKER, _NO_BREAKER._phase, None, bulkhead)  # noqa: SLF001 - as above
-            if bulkhead is not None:
-                bulkhead.give_back()
             raise DependencyUnavailable(self.name, self.breaker.retry_after)
         return Call(self.breaker, phase, permit, bulkhead)
 

@@ -330,9 +330,11 @@ class Health:
     def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
         self._recorders[name].circuit(event.new)
         self._reports.changed()
-        if event.new is BreakerState.OPEN:
-            self._background.recover(self._runners[name])
-        log_circuit(name, event)
+        try:
+            if event.new is BreakerState.OPEN:
+                self._background.recover(self._runners[name])
+        finally:
+            log_circuit(name, event)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(event)` with a `StatusChange` for each change of a check's verdict.

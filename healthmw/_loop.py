@@ -16,11 +16,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from healthmw._company import Company, TimeLimit, new_task
-from healthmw._loop_protocol import LoopGoneError
+from healthmw._loop_protocol import LateError, LoopGoneError
 from healthmw._native import get_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractContextManager
 
     from healthmw._company import Alarm
@@ -136,6 +136,16 @@ class AsyncioLoop:
         """
         alarm = self._alarm or Company.of(self._loop).alarm
         return TimeLimit(alarm, seconds, expire, extend)
+
+    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
+        """Return what `awaitable` gives; after `seconds` cancel it, once, and raise `LateError`."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await awaitable
+        except TimeoutError:
+            if limit.expired():
+                raise LateError from None
+            raise
 
     def promise(self) -> asyncio.Future[Any]:
         """Return a value that is still to come."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextlib import AbstractContextManager
 
 
 class LoopGoneError(RuntimeError):
     """The loop has ended, so nothing can be started on it any more."""
+
+
+class LateError(Exception):
+    """What was waited for is not back in time."""
 
 
 class Loop(Protocol):
@@ -60,6 +64,9 @@ class Loop(Protocol):
         Time in which something else blocked the loop is given back, once; `extend` is told how
         much.
         """
+
+    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
+        """Return what `awaitable` gives; after `seconds` cancel it, once, and raise `LateError`."""
 
     def promise(self) -> Promise:
         """Return a value that is still to come."""

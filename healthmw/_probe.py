@@ -49,8 +49,11 @@ These optional attributes are understood:
 """
 
 
-probing: ContextVar[object] = ContextVar("healthmw_probing", default=None)
-"""The breaker of the check whose probe runs here. Its guards let the probe's own calls pass."""
+probing: ContextVar[Any] = ContextVar("healthmw_probing", default=None)
+"""The permit with which the probe runs that called us, or that began what has called us.
+
+While it is a breaker's trial, guards of that breaker let its calls pass.
+"""
 
 
 def check_probe(probe: object) -> None:

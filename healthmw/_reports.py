@@ -94,6 +94,13 @@ class Reports:
             runners = self._registry.members(group)
             return self._report(group, {r.check.name: r.last_known()[0] for r in runners})
 
+    def standing(self, group: str) -> Report | None:
+        """Return the report of `group` if all of its checks can be served from memory."""
+        with self._lock:
+            known = {r.check.name: r.known() for r in self._registry.members(group)}
+            results = {name: one[0] for name, one in known.items() if one is not None}
+            return self._report(group, results) if len(results) == len(known) else None
+
     async def get(self, asked: Asked, here: Loop | None, loop: Callable[[], Loop]) -> Report:
         """Return the report to a reader on the loop `here`; what has to run does so on `loop`.
 
@@ -233,7 +240,7 @@ class Reports:
                 status=Status.FAILED,
                 raw=Status.FAILED,
                 reason=Reason.TIMEOUT,
-                detail=f"not back within the group's deadline of {deadline:g} s",
+                detail=f"not back within the group's deadline of {round(deadline, 2):g} s",
                 duration=now - run.began,
                 measurements=NOTHING_MEASURED,
             )

@@ -95,6 +95,7 @@ class Runner:
         self._on_result = on_result
         self._warned = False
         self.after_fork()
+        self._heard = self._listen()
         with contextlib.suppress(Exception):  # a clock may tell the time on an event loop alone
             self._heard_at = clock()
 
@@ -102,10 +103,11 @@ class Runner:
         """Forget every run and result: they are the parent's."""
         self._lock = Lock()
         self._run: Run | None = None
+        self._began = -math.inf
         self._ended = -math.inf
         self._next = -math.inf  # the earliest beginning of another run, by `per_hour`
         self._streak = 0
-        self._heard = self._listen()
+        self._heard = (0, 0)  # not asked here: the breaker's lock may not be renewed yet
         self._heard_at = -math.inf
         self.check.forget()
 
@@ -222,8 +224,9 @@ class Runner:
                     run.settle(self.refused())
                     return
                 run.permit._of_probe = True  # noqa: SLF001 - the same house
+            self._began = self._clock()
             if self.check.per_hour is not None:
-                self._next = self._clock() + self.check.spacing
+                self._next = self._began + self.check.spacing
             self._launch(run, loop)
         except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
             self._next = -math.inf  # the probe has not run
@@ -263,7 +266,7 @@ class Runner:
 
     def _attempt_in_thread(self, run: Run, loop: Callable[[], Loop]) -> None:
         try:
-            probing.set(self.check.breaker)
+            probing.set(run.permit)
             with untraced():
                 value = self.check.probe()
             if inspect.isawaitable(value):  # as `lambda: client.ping()` gives, of an async client
@@ -285,7 +288,7 @@ class Runner:
         expire = functools.partial(self.expire, run)
         remaining = max(run.expires - time.monotonic(), 0.0)
         value = None  # where the time limit has ended the call, nobody asks for more
-        probing.set(self.check.breaker)
+        probing.set(run.permit)
         try:
             with untraced(), loop.time_limit(remaining, expire, run.extend):
                 value = await stepwise(call(), run.steps)
@@ -351,6 +354,12 @@ class Runner:
             except BaseException as exc:  # noqa: BLE001 - a clock of the user's own may raise, too
                 self._settle_failed(run, exc)
                 return
+            # What the probe has called by way of a guard was no call of the app's.
+            self._heard = self._listen()[0], self._heard[1]
+            if run.permit.failed:
+                said = "a guarded call that the probe has made failed"
+                self._settle(run, Status.FAILED, Reason.FAILED, detail=said)
+                return
         if degraded is None:
             self._settle(run, Status.OKAY, Reason.OKAY, measurements=measurements)
         else:
@@ -414,6 +423,7 @@ class Runner:
                 measurements=measurements,
                 failure=failure,
                 landed=run if landed else None,
+                began=self._began,
             )
         finally:  # a broken log must not keep them waiting, or the next run from beginning
             if landed:
@@ -430,16 +440,20 @@ class Runner:
         measurements: Mapping[str, Measurement] = NOTHING_MEASURED,
         failure: str = "",
         landed: Run | None = None,
+        began: float | None = None,
         after: Result | None = None,
     ) -> Result:
-        """Keep a result. If one has come in `after` that which it goes by, return that instead."""
+        """Keep a result, of a run that `began` then; without one, of now.
+
+        If another has come in `after` that which it goes by, return that instead.
+        """
         check = self.check
         ended = self._clock()
         with self._lock:
             old = check.latest
             if after is not None and after is not old:
                 return old
-            outdated = ended >= self._ended + check.stale_after
+            outdated = (ended if began is None else began) >= self._ended + check.stale_after
             status, reason = self._damp(old, raw, reason, outdated=outdated)
             new = check.latest = Result(
                 name=check.name,
@@ -465,9 +479,12 @@ class Runner:
     def _damp(
         self, old: Result, raw: Status, reason: Reason, *, outdated: bool
     ) -> tuple[Status, Reason]:
-        """Hold the old verdict, if it is one yet, until enough results in a row contradict it."""
+        """Hold the old verdict, if it is one yet, until enough results in a row contradict it.
+
+        A pass that is `outdated` is none any more.
+        """
         good, was_good = raw <= Status.DEGRADED, old.status <= Status.DEGRADED
-        if old.reason is Reason.NEVER_RUN or outdated or good == was_good:
+        if old.reason is Reason.NEVER_RUN or (outdated and was_good) or good == was_good:
             self._streak = 0
             return raw, reason
         self._streak += 1

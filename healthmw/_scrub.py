@@ -294,7 +294,7 @@ def tell_uncaught(exc: BaseException) -> None:
     if sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(exc), exc, exc.__traceback__)
     elif sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # it is closed, or who reads it has gone
+        with contextlib.suppress(Exception):  # it is closed, or who reads it has gone, or the app's
             sys.stderr.write(f"{scrub_traceback(exc)}\n")
 
 

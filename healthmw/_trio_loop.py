@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from healthmw._loop_protocol import LoopGoneError
+from healthmw._loop_protocol import LateError, LoopGoneError
 from healthmw._native import get_ident
 from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
 
 class TrioLoop:
@@ -102,6 +102,12 @@ class TrioLoop:
             finally:  # whatever the body made of its cancellation
                 if scope.cancel_called:
                     expire()
+
+    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
+        """Return what `awaitable` gives; after `seconds` cancel it and raise `LateError`."""
+        with trio.move_on_after(seconds):
+            return await awaitable
+        raise LateError
 
     def promise(self) -> TrioPromise:
         """Return a value that is still to come."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import logging
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from healthmw import Health
+from healthmw import Health, asgi
 from healthmw.access import Caller, Networks, Token, WrongCredentialsError
 from tests.states import (
     DETAIL,
@@ -25,7 +28,8 @@ from tests.states import (
     open_circuit,
     well,
 )
-from tests.transports import TRANSPORTS, Answer, Transport
+from tests.transports import TRANSPORTS, Answer, Transport, ask_asgi
+from tests.waiting import PATIENCE, InThread, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -554,7 +558,10 @@ def test_who_waits_for_an_async_function_has_the_answer_by_the_deadline(
     assert level(transport, app, headers=WRONG) == "401"
     assert transport.ask(app, query="fresh=1", headers=ops).status == 401
     assert transport.ask(app, "/health_check/live").body == b"OKAY"
-    told = "authorize: not back within 0.1 s: nothing is granted"
+    told = (
+        "authorize: number 1 was not back within the 0.1 s that all have together; "
+        "it grants nothing"
+    )
     assert [record.getMessage() for record in caplog.records].count(told) == 1
 
     hangs = False
@@ -562,6 +569,43 @@ def test_who_waits_for_an_async_function_has_the_answer_by_the_deadline(
     hangs = True
     assert level(transport, app, headers=ops) == "names"
     assert [record.getMessage() for record in caplog.records].count(told) == 2
+
+
+def test_one_that_waits_for_a_thread_is_late_as_any_other() -> None:
+    go_on = threading.Event()
+
+    async def authorize(_caller: Caller) -> bool:
+        return await anyio.to_thread.run_sync(go_on.wait, PATIENCE)
+
+    transport = TRANSPORTS["asgi"]
+    app = transport.middleware(failing(deadline=0.2), authorize=authorize)
+    try:
+        asked = InThread(lambda: level(transport, app))
+        until_sync(lambda: asked.done or go_on.is_set())
+        assert asked.result() == "names"
+    finally:
+        go_on.set()
+
+
+def test_one_that_is_cancelled_by_others_grants_nothing() -> None:
+    """Where callers share what is fetched for them, the first that is late cancels it for all."""
+    fetching: list[asyncio.Task[bool]] = []
+
+    async def fetch() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async def authorize(_caller: Caller) -> bool:
+        if not fetching:
+            fetching.append(asyncio.ensure_future(fetch()))
+        return await fetching[0]
+
+    async def main() -> list[Answer]:
+        app = asgi.HealthApp(failing(deadline=0.2), authorize=authorize)
+        return [await ask_asgi(app, path="/health_check", query="fresh=1") for _ in range(2)]
+
+    assert [answer.status for answer in asyncio.run(main())] == [403, 403]
+    assert fetching[0].cancelled()
 
 
 @pytest.mark.parametrize("interface", ["asgi", "asgi+trio"])

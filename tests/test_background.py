@@ -75,6 +75,25 @@ async def test_what_was_stale_does_not_pass_because_its_probe_fails() -> None:
     assert not any(told)
 
 
+@anyio_too
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
+async def test_at_the_tightest_bound_a_threshold_still_counts_timeouts() -> None:
+    began: list[float] = []
+
+    async def probe() -> None:
+        began.append(anyio.current_time())
+        if len(began) > 1:
+            await anyio.sleep(60)
+
+    health = Health(clock=lambda: 1.001 * anyio.current_time(), random=lambda: 1.0)
+    check = health.add("it", probe, interval=10, timeout=2, stale_after=12, failure_threshold=3)
+    async with health:
+        while check.latest.status is not Status.FAILED:
+            await anyio.sleep(0.25)
+            assert len(began) < 5
+    assert len(began) == 4
+
+
 def test_a_callback_of_the_loop_may_start_it() -> None:
     health, probe = Health(), ScriptedProbe()
     health.add("it", probe, interval=0.01)
@@ -464,7 +483,7 @@ async def test_trials_go_on_whatever_the_log_makes_of_them(
         assert (await soon(health.run())).ok
         probe.hang()
         with contextlib.suppress(ConnectionError), check.guard():
-            raise ConnectionError
+            raise GONE
         with broken_log():
             await until(lambda: check.latest.reason is Reason.TIMEOUT)
             await anyio.sleep(0.05)
@@ -537,29 +556,6 @@ async def test_trials_end_with_the_health_and_go_on_when_it_starts_again() -> No
     async with health:
         await until(lambda: check.available)
     assert probe.calls == calls + 1
-
-
-@anyio_too
-async def test_a_breaker_that_opens_after_the_end_has_no_trials_until_the_next_start() -> None:
-    probe = ScriptedProbe(GONE)
-    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1)
-    health = Health()
-    check = health.add("payments", probe, breaker=breaker)
-
-    def call() -> None:
-        with contextlib.suppress(ConnectionError), check.guard():
-            raise ConnectionError
-
-    async with health:
-        pass
-    InThread(call).result()  # where there is no loop, the portal would do it
-    await anyio.sleep(0.2)
-    assert not check.available
-    assert probe.calls == 0
-    probe.play(None)
-    async with health:
-        await until(lambda: breaker.available)
-    assert probe.calls == 1
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

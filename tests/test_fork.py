@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -214,6 +216,36 @@ def test_what_can_not_begin_anew_is_logged_and_spares_the_rest(
     assert "could not begin anew" in caplog.text
     assert "no more memory for redis://:***@cache" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_a_child_does_not_wait_for_a_breaker_that_a_thread_was_at() -> None:
+    program = """
+import os, signal, threading
+from healthmw import Health
+from healthmw import CircuitBreaker  # after it, so that it is after it in a child as well
+
+signal.alarm(60)
+breaker = CircuitBreaker()
+health = Health()
+health.add("it", lambda: None, breaker=breaker)
+at_it = threading.Event()
+
+def hold():
+    with breaker._lock:  # as it is for a moment whenever a call ends
+        at_it.set()
+        threading.Event().wait()
+
+threading.Thread(target=hold, daemon=True).start()
+at_it.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    os._exit(0 if health.run_sync().ok else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_close_that_hangs_in_the_parent_is_no_childs() -> None:

@@ -143,3 +143,18 @@ async def test_another_check_s_probe_is_no_call_of_the_app_s() -> None:
         assert not (await health.run("it")).ok
         clock.advance(2)
     assert probe.calls == 2
+
+
+async def test_a_guarded_call_of_the_probe_is_no_call_of_the_app_s() -> None:
+    clock = ManualClock()
+    health = Health(clock=clock)
+    service = ScriptedProbe(None, ConnectionError("gone"), is_async=False)
+
+    def probe() -> None:
+        check.guard()(service)()
+
+    check = health.add("it", probe, breaker=CircuitBreaker(), passive=True)
+    assert (await health.run()).ok
+    clock.advance(2)
+    assert not (await health.run()).ok
+    assert service.calls == 2

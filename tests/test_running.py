@@ -655,6 +655,90 @@ async def test_a_probe_that_calls_by_way_of_its_own_guard_makes_the_trial(is_asy
     assert service.calls == 2
 
 
+@both_kinds
+async def test_what_a_probe_leaves_behind_is_refused_as_ever(is_async: bool) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    health = Health(max_age=0)
+    went_through: list[bool] = []
+    go_on = threading.Event()
+
+    def call_later() -> None:
+        go_on.wait(PATIENCE)
+        try:
+            with check.guard():
+                went_through.append(True)
+        except DependencyUnavailable:
+            went_through.append(False)
+
+    async def probe() -> None:
+        leave_behind()
+        raise GONE
+
+    def leave_behind() -> None:
+        context = contextvars.copy_context()  # as what starts tasks, and what has callbacks, does
+        left.append(InThread(lambda: context.run(call_later)))
+        if not is_async:
+            raise GONE
+
+    left: list[InThread[None]] = []
+    check = health.add("it", probe if is_async else leave_behind, breaker=breaker)
+    await soon(health.run())
+    assert str(breaker.state) == "open"
+    breaker.force_open()
+    go_on.set()
+    await until(lambda: left[0].done)
+    assert went_through == [False]
+    await health.aclose()
+
+
+@pytest.mark.parametrize("how", ["it is told", "by its result"])
+async def test_a_trial_whose_guarded_call_has_failed_is_none_that_went_well(how: str) -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(
+        consecutive_failures=1, open_for=5, jitter=0, is_failure_result=lambda code: code == 500
+    )
+    health = Health(max_age=0, clock=clock)
+    codes = [500]
+
+    async def probe() -> None:
+        if how == "it is told":
+            async with check.guard() as call:
+                if codes[0] == 500:
+                    call.failure()
+        else:
+            check.guard()(lambda: codes[0])()
+
+    check = health.add("it", probe, breaker=breaker)
+    permit = breaker.try_acquire()
+    assert permit is not None
+    permit.failure()
+    for opened in (2, 3):
+        clock.advance(60)
+        report = await soon(health.run())
+        assert not report.ok
+        snapshot = breaker.snapshot()
+        assert (str(snapshot.state), snapshot.opened_count) == ("open", opened)
+    assert "guarded call" in report.results["it"].detail
+    codes[0] = 200
+    clock.advance(60)
+    assert (await soon(health.run())).ok
+    assert str(breaker.state) == "closed"
+    await health.aclose()
+
+
+async def test_a_failure_that_is_stale_still_needs_its_successes() -> None:
+    clock = ManualClock()
+    probe = ScriptedProbe(GONE, None)
+    health = Health(clock=clock)
+    check = health.add("it", probe, interval=3600, timeout=1, success_threshold=3)
+    async with health:
+        await until(lambda: check.latest.raw is Status.FAILED)
+    clock.advance(36000)
+    async with health:
+        await until(lambda: check.latest.raw is Status.OKAY)
+        assert check.latest.reason is Reason.RECOVERING
+
+
 async def test_what_is_no_exception_to_a_breaker_is_a_failure_of_a_probe() -> None:
     class Interrupted(BaseException):
         pass

@@ -142,20 +142,18 @@ async def test_a_check_that_hangs_does_not_hold_up_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "max_age", "told"),
     [
-        ("startup", None),
-        (
-            "late",
-            "healthmw: not ready to start after 0.5 s: every check has passed, but not all at once",
-        ),
+        ("startup", 0, None),
+        ("late", 60, None),
+        ("late", 0, "not ready to start after 0.5 s: what has passed is too long ago to count"),
     ],
 )
-async def test_only_the_group_as_a_whole_can_have_passed_meanwhile(
-    asked: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+async def test_what_counts_meanwhile_is_what_the_next_reader_would_be_told(
+    asked: str, max_age: float, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two rounds somebody else asks: for all of it, or for the check that has failed."""
-    health, server, early, late = Health(), Server(), Database(), Database()
+    health, server, early, late = Health(max_age=max_age), Server(), Database(), Database()
     health.add("early", early)
     health.add("late", late)
     early.up = True
@@ -173,7 +171,8 @@ async def test_only_the_group_as_a_whole_can_have_passed_meanwhile(
     if told is None:
         assert server.kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     else:
-        assert server.sent == [{"type": "lifespan.startup.failed", "message": told}]
+        message = f"healthmw: {told}"
+        assert server.sent == [{"type": "lifespan.startup.failed", "message": message}]
 
 
 async def test_no_check_can_pass_so_nobody_waits_for_it() -> None:
