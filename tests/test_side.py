@@ -113,18 +113,15 @@ def test_it_shows_everything_to_whom_the_app_knows(health: Health) -> None:
     assert asked.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_an_authorizer_that_hangs_costs_its_caller_the_answer(
-    health: Health, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_authorizer_that_hangs_grants_nothing_and_the_answer_leaves(health: Health) -> None:
     async def authorize(caller: Any) -> bool:
         if caller.path == "/hang":
             await anyio.sleep_forever()
         return False
 
-    monkeypatch.setattr("healthmw.side._SEND_SECONDS", 0.1)
     health.deadline = 0.1
     with health.serve(port=0, authorize=authorize) as server:
-        assert raw(server, b"GET /hang HTTP/1.1\r\n\r\n") == b""
+        assert raw(server, b"GET /hang HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 404 ")
         assert raw(server, b"GET /live HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
@@ -483,10 +480,7 @@ async def test_background_checks_move_to_the_loop_of_the_app(health: Health) -> 
     await until(lambda: ran_in)
     assert ran_in[0] != threading.get_ident()
     async with health:
-        await until(lambda: ran_in[-1] == threading.get_ident())
-        seen = len(ran_in)
-        await until(lambda: len(ran_in) > seen + 3)
-        assert set(ran_in[seen:]) == {threading.get_ident()}
+        await until(lambda: set(ran_in[-20:]) == {threading.get_ident()})  # and no more in between
 
 
 # Many, and slow, clients
