@@ -126,6 +126,10 @@ class KafkaProbe:
         return found
 
 
+_DESTROY_BROKER = -137
+"""What an answer fails with whose broker the client has just let go of. Older versions lack it."""
+
+
 class _DownError(Exception):
     """The client is connected to none of the brokers that it knows of, and has tried them all."""
 
@@ -261,7 +265,8 @@ class _Own:
             return future.result()
         except KafkaException as exc:
             self._admin.poll(0)
-            if self._is_down() or exc.args[0].code() == KafkaError._TRANSPORT:  # noqa: SLF001 - public
+            lost = {KafkaError._TRANSPORT, _DESTROY_BROKER}  # noqa: SLF001 - public, for all its name
+            if self._is_down() or exc.args[0].code() in lost:
                 raise _DownError from None
             raise
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import celery
 import pytest
 import redis
 import trio
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
@@ -211,3 +215,24 @@ def test_kafka_that_nobody_serves_is_refused_each_time() -> None:
                 probe()
             assert not isinstance(info.value, TimeoutError)
     asyncio.run(probe.aclose())
+
+
+def test_a_kept_kafka_client_that_has_let_go_of_its_broker_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it does, for a moment, where the broker was started anew."""
+    answers: list[Future[Any]] = [Future() for _ in range(3)]
+    let_go = KafkaError(-137)  # "Broker handle destroyed without termination"
+    for answer in answers[::2]:
+        answer.set_result(SimpleNamespace(nodes=["one"]))
+    answers[1].set_exception(KafkaException(let_go))
+    asked = iter(answers)
+    monkeypatch.setattr(AdminClient, "describe_cluster", lambda *_, **__: next(asked))
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # there, so that nothing is refused
+        probe = KafkaProbe(f"127.0.0.1:{listener.getsockname()[1]}", timeout=5.0)
+        for _ in range(2):
+            found = probe()
+            assert isinstance(found, dict)
+            assert found["brokers"] == 1
+        asyncio.run(probe.aclose())
+    assert next(asked, None) is None
