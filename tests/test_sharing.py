@@ -695,3 +695,30 @@ async def test_a_deadline_that_was_shortened_holds_for_who_joins() -> None:
             report = await health.run()
         probe.release()
     assert report.results["it"].reason is Reason.TIMEOUT
+
+
+def test_readers_that_give_up_leave_nothing_with_those_who_wait() -> None:
+    health = Health(max_age=0, deadline=PATIENCE)
+    probe = ScriptedProbe()
+    probe.hang()
+    health.add("it", probe, timeout=PATIENCE)
+
+    def futures() -> int:
+        gc.collect()
+        return sum(type(one) is asyncio.Future for one in gc.get_objects())
+
+    async def main() -> None:
+        first = asyncio.ensure_future(health.run())
+        await until(lambda: probe.running)
+        before = futures()
+        others = [asyncio.ensure_future(health.run()) for _ in range(50)]
+        await asyncio.sleep(0)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others)
+        del others, other
+        assert futures() < before + 25
+        probe.release()
+        assert (await first).ok
+
+    asyncio.run(main())
