@@ -653,6 +653,7 @@ async def test_a_probe_that_calls_by_way_of_its_own_guard_makes_the_trial(is_asy
     assert (await soon(health.run())).ok
     assert str(breaker.state) == "closed"
     assert service.calls == 2
+    assert (await soon(health.run())).ok, "the trial's call has given its place back"
 
 
 @both_kinds
@@ -691,7 +692,7 @@ async def test_what_a_probe_leaves_behind_is_refused_as_ever(is_async: bool) -> 
     await health.aclose()
 
 
-@pytest.mark.parametrize("how", ["it is told", "by its result"])
+@pytest.mark.parametrize("how", ["it is told", "by its result", "behind a fallback"])
 async def test_a_trial_whose_guarded_call_has_failed_is_none_that_went_well(how: str) -> None:
     clock = ManualClock()
     breaker = CircuitBreaker(
@@ -705,8 +706,10 @@ async def test_a_trial_whose_guarded_call_has_failed_is_none_that_went_well(how:
             async with check.guard() as call:
                 if codes[0] == 500:
                     call.failure()
-        else:
+        elif how == "by its result":
             check.guard()(lambda: codes[0])()
+        else:
+            check.guard(fallback=None)(lambda: 1 / (codes[0] - 500))()
 
     check = health.add("it", probe, breaker=breaker)
     permit = breaker.try_acquire()

@@ -70,7 +70,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_breaker_phase": _BREAKER,
     "_breaker_rules": _BREAKER,
     "_window": _BREAKER,
-    "_guard_gate": ("guard",),
+    "_guard_gate": ("guard", "running"),
     "_model": ("model", "health"),
     "_groups": ("health", "http"),
     "_check": ("check", "guard", "background"),
