@@ -1052,3 +1052,22 @@ def test_a_probe_that_is_dropped_with_its_loop_is_closed() -> None:
     assert asyncio.run(health.run()).ok
     gc.collect()
     assert (begun, closed) == ([0, 1], [0])
+
+
+def test_what_a_trial_s_probe_says_to_ignore_is_ignored() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=5, jitter=0)
+    health = Health(max_age=0, clock=clock)
+
+    def probe() -> None:
+        with contextlib.suppress(ConnectionError), check.guard() as call:
+            call.ignored()
+            raise GONE
+
+    check = health.add("it", probe, breaker=breaker)
+    permit = breaker.try_acquire()
+    assert permit is not None
+    permit.failure()
+    clock.advance(60)
+    assert health.run_sync().ok
+    assert str(breaker.state) == "closed"
