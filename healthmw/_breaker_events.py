@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from healthmw._native import Lock
-from healthmw._scrub import scrub_traceback, tell_uncaught
+from healthmw._scrub import log_exception, tell_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +89,6 @@ class Events:
             except Exception as exc:  # noqa: BLE001 - a listener's failure is nobody's but its own
                 # With the exception that the event is due to, which comes from a driver.
                 try:
-                    _logger.error("a listener raised on %r\n%s", event, scrub_traceback(exc))  # noqa: TRY400
+                    log_exception(_logger, exc, "a listener raised on %r", event)
                 except Exception as broken:  # noqa: BLE001 - and so is a log's
                     tell_uncaught(broken)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker_state import Outcome
 from healthmw._options import WrongTypeError, check_function
-from healthmw._scrub import scrub_traceback
+from healthmw._scrub import log_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,5 @@ def _ask(predicate: Callable[[Any], bool], value: object) -> bool:
         named = predicate if isinstance(predicate, FunctionType) else type(predicate)
         name = named.__qualname__
         # With the exception that it was asked of, which comes from a driver.
-        told = scrub_traceback(exc)
-        _logger.error("%s raised, so the call counts as a failure\n%s", name, told)  # noqa: TRY400
+        log_exception(_logger, exc, "%s raised, so the call counts as a failure", name)
         return True

@@ -92,16 +92,21 @@ async def _close(runner: Runner, loop: Loop) -> None:
 def _alone(probe: Probe, loop: Loop | None) -> Iterator[bool]:
     """Yield whether no closing of `probe` is out; if so this one is, on `loop` or in a thread."""
     before = _out.get(id(probe))
-    ended = before is not None and before[1] is not None and before[1].ended
-    if ended and _out.get(id(probe)) is before:
-        _out.pop(id(probe), None)  # it ended in the middle, and comes back no more
+    if before is not None and before[1] is not None and before[1].ended:
+        _is_back(before)  # it ended in the middle, and comes back no more
     ours = (probe, loop)
     alone = _out.setdefault(id(probe), ours) is ours
     try:
         yield alone
     finally:
-        if _out.get(id(probe)) is ours:
-            del _out[id(probe)]
+        _is_back(ours)
+
+
+def _is_back(closing: tuple[Probe, Loop | None]) -> None:
+    """Note that `closing` is out no more, unless another is in its place by now."""
+    place = id(closing[0])
+    if _out.get(place) is closing:
+        _out.pop(place, None)
 
 
 def _call_alone(close: Callable[[], object], probe: Probe) -> object:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from healthmw._native import get_ident, in_main_thread, new_queue, start_real_thread
 from healthmw._options import seconds
-from healthmw._scrub import scrub_traceback
+from healthmw._scrub import log_exception
 from healthmw._timings import warn_of_platform
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ class _Watch:
         try:
             self._drain(began)
         except Exception as exc:  # noqa: BLE001 - whatever happens, the server gets its signal
-            told = scrub_traceback(exc)
-            logger.error("draining failed: the server shuts down at once\n%s", told)  # noqa: TRY400
+            log_exception(logger, exc, "draining failed: the server shuts down at once")
         self._passes = True
         # Once more, so that the server's own handler runs where and as it would have.
         if callable(signal.getsignal(signal.SIGTERM)):

@@ -10,7 +10,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from healthmw._scrub import scrub_traceback
+from healthmw._scrub import log_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,8 +43,7 @@ def each(calls: Iterable[Callable[[], None]]) -> None:
         try:
             call()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the others come first
-            told = scrub_traceback(exc)
-            _log.error("in a child process, healthmw could not begin anew\n%s", told)
+            log_exception(_log, exc, "in a child process, healthmw could not begin anew")
 
 
 _forks = _Forks()

@@ -10,7 +10,7 @@ import anyio
 
 from healthmw._drain import DRAINER
 from healthmw._options import seconds
-from healthmw._scrub import scrub_traceback
+from healthmw._scrub import log_exception
 from healthmw._startup import NotStartedError, wait_until_started
 from healthmw._timings import warn_of_platform
 
@@ -91,8 +91,7 @@ class _Passage:
             except Exception as exc:
                 if self.failure is None:
                     raise
-                told = scrub_traceback(exc)
-                logger.error("the app raised while it closed what it had opened\n%s", told)  # noqa: TRY400
+                log_exception(logger, exc, "the app raised while it closed what it had opened")
 
     async def _receiving(self) -> Message:
         # No server tells an app to shut down whose start-up failed. Yet this one did start, and may

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractContextManager
 
-    from healthmw._company import Alarm
     from healthmw._loop_protocol import Loop
 
 
@@ -64,11 +63,10 @@ def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
 class AsyncioLoop:
     """An asyncio event loop."""
 
-    __slots__ = ("_alarm", "_loop", "thread")
+    __slots__ = ("_loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._alarm: Alarm | None = None
         self.thread = get_ident()
 
     @property
@@ -108,9 +106,7 @@ class AsyncioLoop:
 
     def _start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         task = new_task(self._loop, main())
-        company = Company.of(self._loop)
-        company.add(task)
-        self._alarm = company.alarm
+        Company.of(self._loop).add(task)
         return task
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
@@ -134,8 +130,7 @@ class AsyncioLoop:
         on every turn of the loop until the task gives in, which cuts short an honest clean-up and
         spins for ever on a task that never does.
         """
-        alarm = self._alarm or Company.of(self._loop).alarm
-        return TimeLimit(alarm, seconds, expire, extend)
+        return TimeLimit(Company.of(self._loop).alarm, seconds, expire, extend)
 
     async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
         """Return what `awaitable` gives; after `seconds` cancel it, once, and raise `LateError`."""

@@ -91,7 +91,6 @@ async def warm_up() -> None:
     When another thread forks while the portal's is in the middle of an import, then in the child
     that import never ends.
     """
-    load_anyio()
     with anyio.move_on_after(0):
         await anyio.Event().wait()
     await anyio.sleep(0)  # noqa: ASYNC115 - not for the checkpoint, but for the function

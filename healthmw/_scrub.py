@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterable
 
 MASK = "***"
@@ -283,6 +284,12 @@ def scrub_traceback(exc: BaseException, secrets: Iterable[str] = ()) -> str:
         kept.append(clean)
         room -= len(clean)
     return "".join(reversed(kept)).rstrip("\n")
+
+
+def log_exception(logger: logging.Logger, exc: BaseException, message: str, *args: object) -> None:
+    """Log `message` and the traceback of `exc`, as `logger.exception` does, but scrubbed."""
+    with_traceback = f"{message}\n%s"
+    logger.error(with_traceback, *args, scrub_traceback(exc), stacklevel=2)
 
 
 def tell_uncaught(exc: BaseException) -> None:

@@ -42,10 +42,9 @@ async def wait_until_started(health: Health, timeout: float) -> None:
             await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
     # Others may have asked meanwhile: what the next reader would be told counts.
-    reports = health._reports  # noqa: SLF001 - the same house
-    for standing in (health.peek("startup"), reports.standing("startup")):
-        if standing is not None and standing.ok:
-            return
+    standing = health._reports.standing("startup")  # noqa: SLF001 - the same house
+    if standing is not None and standing.ok:
+        return
     report = health.last("startup")  # each check's own last result, of whichever round
     fault = "what has passed is too long ago to count" if report.ok else _fault(report)
     raise NotStartedError(f"not ready to start after {timeout:g} s: {fault}")

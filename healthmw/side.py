@@ -27,7 +27,7 @@ from healthmw._options import WrongTypeError, seconds
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
-from healthmw._scrub import scrub_traceback
+from healthmw._scrub import log_exception
 from healthmw._watch import Watch
 
 if TYPE_CHECKING:
@@ -231,8 +231,7 @@ class SideServer:
         except (OSError, TimeoutError):
             pass  # the client has gone, or takes too long
         except Exception as exc:  # noqa: BLE001 - logged, and the next request is served
-            told = scrub_traceback(exc)
-            _logger.error("the side server failed over a request\n%s", told)  # noqa: TRY400
+            log_exception(_logger, exc, "the side server failed over a request")
 
     @contextmanager
     def _is_idle(self, writer: asyncio.StreamWriter) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import threading
 import time
 from itertools import pairwise
@@ -18,10 +17,11 @@ from trio.testing import MockClock
 from healthmw import CircuitBreaker, Health, Reason, Status, _closing
 from healthmw._threads import DaemonThreads
 from healthmw.testing import ManualClock, ScriptedProbe
+from tests.broken_log import broken_log
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
 anyio_too = pytest.mark.anyio
 both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
@@ -202,19 +202,6 @@ async def test_a_background_check_that_hangs_is_a_timeout_and_then_stuck() -> No
         probe.release()
         await until(lambda: check.status is Status.OKAY)
     assert reasons == {Reason.STUCK}
-
-
-@contextlib.contextmanager
-def broken_log() -> Iterator[None]:
-    def broken(_record: logging.LogRecord) -> bool:
-        raise ZeroDivisionError("a filter of the user's own")
-
-    logger = logging.getLogger("healthmw")
-    logger.addFilter(broken)
-    try:
-        yield
-    finally:
-        logger.removeFilter(broken)
 
 
 @anyio_too

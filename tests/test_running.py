@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import functools
 import gc
-import logging
 import sys
 import threading
 import time
@@ -32,6 +31,8 @@ from healthmw._threads import DaemonThreads
 from healthmw.exceptions import ProbeTimeoutError
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.backends import uvloop_too
+from tests.breaker_kit import fail
+from tests.broken_log import broken_log
 from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until
 
 if TYPE_CHECKING:
@@ -712,9 +713,7 @@ async def test_a_trial_whose_guarded_call_has_failed_is_none_that_went_well(how:
             check.guard(fallback=None)(lambda: 1 / (codes[0] - 500))()
 
     check = health.add("it", probe, breaker=breaker)
-    permit = breaker.try_acquire()
-    assert permit is not None
-    permit.failure()
+    fail(breaker)
     for opened in (2, 3):
         clock.advance(60)
         report = await soon(health.run())
@@ -931,19 +930,11 @@ async def test_when_there_is_no_thread_to_be_had_the_check_fails_and_recovers(
 async def test_a_log_that_breaks_down_takes_nothing_with_it(
     breakdowns: list[BaseException],
 ) -> None:
-    logger = logging.getLogger("healthmw")
-
-    def broken(_record: logging.LogRecord) -> bool:
-        raise ZeroDivisionError("a filter of the user's own")
-
     health = Health(max_age=0)
     health.add("sync", ScriptedProbe(GONE, is_async=False))
     health.add("async", ScriptedProbe(GONE))
-    logger.addFilter(broken)
-    try:
+    with broken_log():
         report = await soon(health.run())
-    finally:
-        logger.removeFilter(broken)
     assert [result.reason for result in report.results.values()] == [Reason.FAILED] * 2
     assert not (await soon(health.run())).ok
     await until(lambda: len(breakdowns) == 2)
@@ -957,20 +948,12 @@ async def test_a_log_that_breaks_down_over_a_timeout_takes_nothing_with_it(
     breakdowns: list[BaseException], is_async: bool, guarded: bool
 ) -> None:
     breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01) if guarded else None
-    logger = logging.getLogger("healthmw")
-
-    def broken(_record: logging.LogRecord) -> bool:
-        raise ZeroDivisionError("a filter of the user's own")
-
     probe = ScriptedProbe(is_async=is_async)
     probe.hang()
     health = Health(max_age=0)
     health.add("it", probe, timeout=BRIEF, breaker=breaker)
-    logger.addFilter(broken)
-    try:
+    with broken_log():
         report = await soon(health.run())
-    finally:
-        logger.removeFilter(broken)
     assert report.results["it"].reason is Reason.TIMEOUT
     probe.release()
     await until(lambda: health.run_sync().ok)
@@ -983,17 +966,11 @@ async def test_what_is_printed_of_a_breakdown_has_no_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It has the probe's own error with it, which was to be logged."""
-    logger = logging.getLogger("healthmw")
     dsn = ConnectionError("can't reach postgresql://shop:hunter2@db/shop")
-
-    def broken(_record: logging.LogRecord) -> bool:
-        raise ZeroDivisionError("a filter of the user's own")
-
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     health = Health()
     health.add("sync", ScriptedProbe(dsn, is_async=False))
     health.add("async", ScriptedProbe(dsn))
-    logger.addFilter(broken)
     printed = ""
 
     def all_printed() -> bool:
@@ -1001,11 +978,9 @@ async def test_what_is_printed_of_a_breakdown_has_no_password(
         printed += capsys.readouterr().err
         return printed.count("ZeroDivisionError: a filter of the user's own") == 2
 
-    try:
+    with broken_log():
         await soon(health.run())
         await until(all_printed)
-    finally:
-        logger.removeFilter(broken)
     assert printed.count("ConnectionError: can't reach postgresql://shop:***@db/shop") == 2
     assert "hunter2" not in printed
 
@@ -1065,9 +1040,7 @@ def test_what_a_trial_s_probe_says_to_ignore_is_ignored() -> None:
             raise GONE
 
     check = health.add("it", probe, breaker=breaker)
-    permit = breaker.try_acquire()
-    assert permit is not None
-    permit.failure()
+    fail(breaker)
     clock.advance(60)
     assert health.run_sync().ok
     assert str(breaker.state) == "closed"

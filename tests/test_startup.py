@@ -182,17 +182,24 @@ async def test_no_check_can_pass_so_nobody_waits_for_it() -> None:
     assert message["message"] == "healthmw: not ready to start: no check is registered"
 
 
-async def test_an_app_that_fails_to_clean_up_has_failed_to_start_all_the_same() -> None:
-    """A server that sees an exception alone may take it that the app knows no lifespan."""
-    health, server = Health(), Server()
-    health.add("database", Database())
+def unclean(words: str) -> ASGIApp:
+    """Return an app that starts, and raises as it cleans up."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        raise RuntimeError("the pool is in use")
+        raise RuntimeError(words)
 
+    return app
+
+
+async def test_an_app_that_fails_to_clean_up_has_failed_to_start_all_the_same() -> None:
+    """A server that sees an exception alone may take it that the app knows no lifespan."""
+    health, server = Health(), Server()
+    health.add("database", Database())
+
+    app = unclean("the pool is in use")
     await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
 
     assert server.kinds == ["lifespan.startup.failed"]
@@ -204,12 +211,7 @@ async def test_what_the_app_raises_as_it_cleans_up_is_logged_without_its_passwor
     health, server = Health(), Server()
     health.add("database", Database())
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        raise RuntimeError("can't leave postgresql://shop:hunter2@db/shop")
-
+    app = unclean("can't leave postgresql://shop:hunter2@db/shop")
     await server.live(HealthMiddleware(app, health, startup_timeout=0.05))
 
     assert "the app raised while it closed what it had opened" in caplog.text
