@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 CONTROL = "the same, as control"
 
@@ -46,14 +46,22 @@ class Samples:
         return self.median(name) / self.median(to)
 
 
-def take_turns(candidates: Mapping[str, Callable[[], float]], *, rounds: int) -> Samples:
-    """Measure every candidate once a round. Each returns its figure; the first is the control."""
+def take_turns(
+    candidates: Mapping[str, Callable[[], float]], *, rounds: int, closely: Collection[str] = ()
+) -> Samples:
+    """Measure every candidate once a round. Each returns its figure; the first is the control.
+
+    Those named by `closely`, which are to be told apart from the first, have three turns a round;
+    so have the first and its control then.
+    """
     first = next(iter(candidates))
     in_turn = {first: candidates[first], CONTROL: candidates[first], **candidates}
+    often = {first, CONTROL, *closely} if closely else set()
     samples: dict[str, list[float]] = {name: [] for name in in_turn}
     for measure in in_turn.values():
         measure()  # to warm up
-    shuffled, order = list(in_turn), random.Random(0)
+    shuffled = [name for name in in_turn for _ in range(3 if name in often else 1)]
+    order = random.Random(0)
     for _ in range(rounds):
         order.shuffle(shuffled)  # so that none always follows the same one
         for name in shuffled:

@@ -2,7 +2,8 @@
 
 Three checks that do nothing. First as each is shipped, so that those that keep results answer from
 memory; then with all that keeping turned off, where only runs that requests share can save any.
-Each server is loaded for a second in turn, with 32 connections; `wrk` comes from Debian.
+Each server is loaded for a second in turn, with 32 connections, and those that differ by little
+three times as often; `wrk` comes from Debian.
 
     python -m benchmarks.served [--json FILE]
 """
@@ -96,9 +97,7 @@ def check_answer(server: Server, app: App) -> None:
         raise RuntimeError(f"{app.name}: {response.status} {body!r}\n{server.tail()}")
 
 
-def beside(
-    results: Results, title: str, command: str, apps: list[App], rounds: int, **environ: str
-) -> None:
+def beside(results: Results, title: str, command: str, apps: list[App], **environ: str) -> None:
     """Load the servers of `apps` in turn; the first is what all others are compared with."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -107,7 +106,8 @@ def beside(
             server = stack.enter_context(serve(app, command, folder / str(number), **environ))
             check_answer(server, app)
             loads[app.name] = Loaded(server, app.path)
-        samples = take_turns(loads, rounds=results.rounds(rounds))
+        near = [app.name for app in apps if not app.peer]
+        samples = take_turns(loads, rounds=results.rounds(5), closely=near)
     first = apps[0].name
     cost = statistics.median(loads[first].micros)
     rows = []
@@ -136,13 +136,13 @@ def main() -> None:
         kind = "async" if interface == "asgi" else "sync"
         apps = [BARE[interface], ALIKE[interface], OURS[interface], *peers(interface, kind)]
         # For so long as this takes, ours answers from memory; the peers as they are shipped.
-        beside(results, f"{server}: as shipped", command, apps, 5, CHECKS=f"{kind} 3 0")
+        beside(results, f"{server}: as shipped", command, apps, CHECKS=f"{kind} 3 0")
     for server, (interface, command) in SERVERS.items():
         if "sync" in server:
             continue  # it has one request at a time: nothing can be shared
         apps = [BARE[interface], BY_HAND[interface], OURS[interface], *peers(interface, "async")]
         title = f"{server}: nothing is kept (`max_age=0`)"
-        beside(results, title, command, apps, 5, CHECKS="async 3 0", MAX_AGE="0")
+        beside(results, title, command, apps, CHECKS="async 3 0", MAX_AGE="0")
     results.finish()
 
 
