@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from healthmw._model import Report
-    from healthmw._request import Request
+    from healthmw._reports import Held
+    from healthmw._request import Request, Words
     from healthmw.access import Authorizer, Caller
 
 logger = logging.getLogger("healthmw")
@@ -43,10 +45,6 @@ _REMEMBERED_LENGTH = 512
 _PLAIN_PATH = re.compile(r"(?:/[\w.~!$&'()*+,;=:@-]+)+", re.ASCII)
 
 
-_Words = tuple[str, str, bytes | str, bytes | str]
-"""Method, path, query and `Accept`, as they came."""
-
-
 class _Plan(NamedTuple):
     """What is to be run and shown."""
 
@@ -57,17 +55,16 @@ class _Plan(NamedTuple):
 
 
 class _Place:
-    """Where one answer is kept."""
+    """Where one answer is kept. What it has is replaced in one piece: other threads may look."""
 
-    __slots__ = ("plan", "prepared")
+    __slots__ = ("plan", "prepared", "ready")
 
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
-        self.prepared: tuple[Report, Response, float | None] | None = None
-        """A report, an answer that may be sent while that is served, and until when, if not longer.
-
-        Replaced in one piece: other threads may be looking.
-        """
+        self.prepared: tuple[Report, Response, float] | None = None
+        """A report, the answer that was made of it, and until when that may be sent for it."""
+        self.ready: tuple[str, Held, float, Response] | None = None
+        """A group, what is held of it, and an answer that may be sent meanwhile: until then."""
 
 
 class Endpoint:
@@ -85,8 +82,8 @@ class Endpoint:
         if not isinstance(health, Health):
             raise WrongTypeError(f"health must be a Health, not {type(health).__name__}")
         self.health = health
-        reports = health._reports  # noqa: SLF001 - the same house, and the shortest way
-        self._peek, self._join = reports.peek, reports.join
+        self._reports = health._reports  # noqa: SLF001 - the same house, and the shortest way
+        self._clock = health.clock
         self.path = _checked(path)
         self.gate = Gate(show=show, authorize=authorize, clock=health.clock)
         self._below = self.path + "/"
@@ -98,7 +95,7 @@ class Endpoint:
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
         self._places: dict[tuple[str, str, Format, Level], _Place] = {}
-        self._asked: dict[Level, dict[_Words, _Place]] = {level: {} for level in Level}
+        self._asked: dict[Level, dict[Words, _Place]] = {level: {} for level in Level}
         self._asked_by_all = self._asked[self.gate.level] if self.gate.open else {}
 
     def rest_of(self, path: str, root_path: str = "") -> str | None:
@@ -114,25 +111,15 @@ class Endpoint:
         rest = self.rest_of(path, root_path)
         return _below(path, root_path) if rest is None else rest
 
-    def prepared(
-        self,
-        method: str,
-        rest: str,
-        query: bytes | str,
-        accept: bytes | str,
-        if_none_match: bytes | str,
-    ) -> Response | None:
-        """Return an answer that is ready to be sent, if there is one and nobody has to be asked.
-
-        `rest` is the path behind the endpoint's own.
-        """
-        place = self._asked_by_all.get((method, rest, query, accept))
-        if place is None:
+    def prepared(self, words: Words, if_none_match: bytes | str) -> Response | None:
+        """Return an answer that is ready to be sent, if there is one and nobody has to be asked."""
+        place = self._asked_by_all.get(words)
+        if place is None or place.ready is None:
             return None
-        response = self._made_of(self._peek(place.plan.name), place)
-        if if_none_match and response is not None:
-            return response.conditional(as_text(if_none_match))
-        return response
+        group, held, until, response = place.ready
+        if self._reports.held.get(group) is not held or self._clock() >= until:
+            return None
+        return response.conditional(as_text(if_none_match)) if if_none_match else response
 
     async def answer(
         self, request: Request, caller: Callable[[], Caller], *, aside: bool = False
@@ -158,7 +145,7 @@ class Endpoint:
                 return sought
             place = sought
         plan = place.plan
-        joined = self._join(plan.name, deadline) if plan.only is None else None
+        joined = self._reports.join(plan.name, deadline) if plan.only is None else None
         if joined is not None:
             report = await joined
         else:
@@ -199,9 +186,7 @@ class Endpoint:
         if place.prepared is None:
             return None
         made_of, response, until = place.prepared
-        if made_of is not report or (until is not None and self.health.clock() >= until):
-            return None
-        return response
+        return None if made_of is not report or self._clock() >= until else response
 
     def _sought(self, request: Request, standing: Standing) -> _Place | Response:
         """Return what is to be run and shown, or an answer that needs nothing to be run."""
@@ -218,7 +203,7 @@ class Endpoint:
 
     def _kept(self, request: Request, place: _Place) -> _Place | Response:
         """Return the answer that is kept in `place`, or `place`."""
-        response = self._made_of(self._peek(place.plan.name), place)
+        response = self._made_of(self._reports.peek(place.plan.name), place)
         return place if response is None else response.conditional(as_text(request.if_none_match))
 
     def _judged(self, request: Request, standing: Standing) -> _Plan | Response:
@@ -255,6 +240,7 @@ class Endpoint:
     def _response(self, request: Request, place: _Place, report: Report) -> Response:
         # Whoever has waited for the same runs has the same report.
         response = self._made_of(report, place) or self._make(request, place, report)
+        self._make_ready(place, report)
         wanted = request.if_none_match
         return response.conditional(as_text(wanted)) if wanted else response
 
@@ -267,9 +253,17 @@ class Endpoint:
             response = Response(status, headers, body)
             if request.method == "HEAD":
                 response = response.without_body()
-        until = None if form is Format.TEXT else self.health.clock() + _LASTS
+        until = math.inf if form is Format.TEXT else self._clock() + _LASTS
         place.prepared = report, response, until
         return response
+
+    def _make_ready(self, place: _Place, report: Report) -> None:
+        """Let what `place` holds be sent to whoever asks, for as long as `report` is held."""
+        group, prepared = place.plan.name, place.prepared
+        held = self._reports.held.get(group)
+        if prepared is not None and held is not None and prepared[0] is report is held.report:
+            _, response, until = prepared
+            place.ready = group, held, min(held.until, until), response
 
     @staticmethod
     def _said_before(place: _Place, report: Report) -> Response | None:

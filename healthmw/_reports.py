@@ -31,7 +31,7 @@ class Asked(NamedTuple):
     only: Collection[str] | None
 
 
-class _Held(NamedTuple):
+class Held(NamedTuple):
     """A report, and until when it may be served as it is, by the injected clock."""
 
     report: Report
@@ -45,7 +45,7 @@ class Reports:
         self._registry = registry
         self._clock = clock
         self._release = release
-        self._latched: dict[str, _Held] = {}
+        self._latched: dict[str, Held] = {}
         self.draining = False
         self.after_fork()
 
@@ -53,7 +53,7 @@ class Reports:
         """Forget every report, and who waits for one: they are the parent's."""
         self._lock = RLock()
         self._latched.clear()
-        self._held: dict[str, _Held] = {}
+        self.held: dict[str, Held] = {}
         self._crowds: dict[str, Crowd] = {}
 
     def changed(self) -> None:
@@ -65,7 +65,7 @@ class Reports:
     def outdated(self) -> None:
         """Forget every report that a new result may have changed; who waits for one has it soon."""
         with self._lock:
-            self._held = dict(self._latched)
+            self.held = dict(self._latched)
 
     def drain(self) -> Report | None:
         """Fail `ready` from now on. Return its report of before; None if it is done already."""
@@ -79,7 +79,7 @@ class Reports:
 
     def peek(self, group: str) -> Report | None:
         """Return the report of `group` if it can be served from memory."""
-        held = self._held.get(group)
+        held = self.held.get(group)
         if held is None:
             return None
         report, until = held
@@ -207,7 +207,7 @@ class Reports:
         group = asked.group
         # Under the lock from reading to keeping: `changed()` comes before or after, never between.
         with self._lock:
-            kept = self._held.get(group)
+            kept = self.held.get(group)
             if kept is not None and asked.only is None and begun.is_in(kept.report):
                 return kept.report  # made for another who has waited for the same runs
             results: dict[str, Result] = {}
@@ -219,12 +219,12 @@ class Reports:
             report = self._report(group, results)
             if asked.only is not None:
                 return report  # it is not what others ask for
-            held = _Held(report, until)
+            held = Held(report, until)
             if group in self._latched:  # passed since we began to look
                 held = self._latched[group]
             elif group == "startup" and report.ok:
-                held = self._latched[group] = _Held(report, math.inf)
-            self._held[group] = held
+                held = self._latched[group] = Held(report, math.inf)
+            self.held[group] = held
         return held.report
 
     @staticmethod

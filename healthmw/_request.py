@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-Words = tuple[str, str, bytes | str, bytes | str, bytes | str]
-"""What a `Request` is made of."""
+Words = tuple[str, str, bytes | str, bytes | str]
+"""Method, path behind the endpoint's own, query and `Accept`, as they came."""
 
 
 class Request(NamedTuple):
-    """What the answer depends on, beside who asks; as it came, in bytes or as text."""
+    """What the answer depends on, beside who asks: `Words`, and one thing more, as it came."""
 
     method: str
     rest: str
@@ -30,15 +30,15 @@ def as_text(value: bytes | str) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def words_of_scope(scope: Mapping[str, Any], rest: str) -> Words:
-    """Return the request of an ASGI scope."""
+def words_of_scope(scope: Mapping[str, Any], rest: str) -> tuple[Words, bytes]:
+    """Return the request of an ASGI scope: its words, and `If-None-Match`."""
     accept = if_none_match = b""
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = accept + b"," + value if accept else value
         elif name == b"if-none-match":
             if_none_match = value
-    return scope["method"], rest, scope.get("query_string", b""), accept, if_none_match
+    return (scope["method"], rest, scope.get("query_string", b""), accept), if_none_match
 
 
 def caller_of_scope(scope: Mapping[str, Any]) -> Caller:
@@ -58,15 +58,11 @@ def caller_of_scope(scope: Mapping[str, Any]) -> Caller:
     )
 
 
-def words_of_environ(environ: Mapping[str, Any], rest: str) -> Words:
-    """Return the request of a WSGI environ, or of what looks like one."""
-    return (
-        environ["REQUEST_METHOD"],
-        rest,
-        environ.get("QUERY_STRING", ""),
-        environ.get("HTTP_ACCEPT", ""),
-        environ.get("HTTP_IF_NONE_MATCH", ""),
-    )
+def words_of_environ(environ: Mapping[str, Any], rest: str) -> tuple[Words, str]:
+    """Return the same of a WSGI environ, or of what looks like one."""
+    query, accept = environ.get("QUERY_STRING", ""), environ.get("HTTP_ACCEPT", "")
+    words = environ["REQUEST_METHOD"], rest, query, accept
+    return words, environ.get("HTTP_IF_NONE_MATCH", "")
 
 
 def caller_of_environ(environ: Mapping[str, Any], raw: object = None) -> Caller:

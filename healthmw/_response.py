@@ -18,7 +18,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 class Response:
     """A complete response, for both interfaces. It is not changed once it is made."""
 
-    __slots__ = ("_begin", "_end", "_etag", "body", "headers", "status", "status_line")
+    __slots__ = ("_etag", "_raw", "body", "headers", "status", "status_line")
 
     def __init__(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
         self.status = status
@@ -26,22 +26,18 @@ class Response:
         self.body = body
         self.status_line = f"{status} {_PHRASES.get(status, 'Status')}"
         self._etag = next((value for name, value in headers if name == "ETag"), "")
-        raw = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers]
-        self._begin: dict[str, Any] = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": raw,
-        }
-        self._end: dict[str, Any] = {"type": "http.response.body", "body": body}
+        self._raw = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers]
 
     def messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the response as ASGI messages.
 
         They and the list in them are new each time: whoever stands further out may add to them.
         """
-        begin = self._begin.copy()
-        begin["headers"] = begin["headers"].copy()
-        return begin, self._end.copy()
+        headers = self._raw.copy()
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": headers},
+            {"type": "http.response.body", "body": self.body},
+        )
 
     def without_body(self) -> Response:
         """Return what `HEAD` gets: the headers of `GET` and nothing else."""

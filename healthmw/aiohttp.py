@@ -88,7 +88,7 @@ async def _answer(endpoint: Endpoint, request: web.Request, rest: str) -> web.Re
         header("Accept"),
         header("If-None-Match"),
     )
-    response = endpoint.prepared(*asked)
+    response = endpoint.prepared(asked[:4], asked.if_none_match)
     if response is None:
         caller = partial(
             Caller,

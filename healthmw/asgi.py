@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from healthmw._drain import DRAINER
 from healthmw._http import Endpoint
 from healthmw._lifespan import Life
-from healthmw._request import Request, Words, caller_of_scope, words_of_scope
+from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, refusal, unavailable
 from healthmw.exceptions import DependencyUnavailable
 
@@ -85,20 +85,21 @@ class HealthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._life(self.app, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+            await self._begin_or_pass(scope, receive, send)
             return
         # One look at the path keeps all other traffic out: `root_path`, groups and checks are told
         # apart only behind it.
         if self._path in scope["path"]:
-            rest = self._endpoint.rest_of(scope["path"], scope.get("root_path", ""))
+            endpoint, root_path = self._endpoint, scope.get("root_path", "")
+            rest: str | None = ""  # mostly, and a call less
+            if root_path or scope["path"] != self._path:
+                rest = endpoint.rest_of(scope["path"], root_path)
             if rest is not None:
-                words = words_of_scope(scope, rest)
-                response = self._endpoint.prepared(*words)
+                words, if_none_match = words_of_scope(scope, rest)
+                response = endpoint.prepared(words, if_none_match)
                 if response is None:
-                    response = await _answer(self._endpoint, self._life, scope, words)
+                    request = Request(*words, if_none_match)
+                    response = await _answer(endpoint, self._life, scope, request)
                 begin, end = response.messages()
                 await send(begin)
                 await send(end)
@@ -118,6 +119,12 @@ class HealthMiddleware:
                 raise
             for message in unavailable(refused, scope["method"]).messages():
                 await send(message)
+
+    async def _begin_or_pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._life(self.app, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class HealthApp:
@@ -147,10 +154,11 @@ class HealthApp:
             await self._life(_started, scope, receive, send)
         elif scope["type"] == "http":
             rest = self._endpoint.mounted_rest_of(scope["path"], scope.get("root_path", ""))
-            words = words_of_scope(scope, rest)
-            response = self._endpoint.prepared(*words)
+            words, if_none_match = words_of_scope(scope, rest)
+            response = self._endpoint.prepared(words, if_none_match)
             if response is None:
-                response = await _answer(self._endpoint, self._life, scope, words)
+                request = Request(*words, if_none_match)
+                response = await _answer(self._endpoint, self._life, scope, request)
             begin, end = response.messages()
             await send(begin)
             await send(end)
@@ -158,10 +166,10 @@ class HealthApp:
             await send({"type": "websocket.close", "code": 1000})
 
 
-def _answer(endpoint: Endpoint, life: Life, scope: Scope, words: Words) -> Awaitable[Response]:
+def _answer(endpoint: Endpoint, life: Life, scope: Scope, request: Request) -> Awaitable[Response]:
     if life.drains:
         DRAINER.arm()  # where the server has no lifespan
-    return endpoint.answer(Request(*words), partial(caller_of_scope, scope))
+    return endpoint.answer(request, partial(caller_of_scope, scope))
 
 
 async def _started(_scope: Scope, receive: Receive, send: Send) -> None:

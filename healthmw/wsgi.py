@@ -119,10 +119,12 @@ def _answer(
     if drains:
         DRAINER.arm()  # where the app was made before the server set its handler, or before a fork
     notice()
-    words = words_of_environ(environ, rest)
-    response = endpoint.prepared(*words)
+    words, if_none_match = words_of_environ(environ, rest)
+    response = endpoint.prepared(words, if_none_match)
     if response is None:
-        response = endpoint.answer_sync(Request(*words), partial(caller_of_environ, environ))
+        response = endpoint.answer_sync(
+            Request(*words, if_none_match), partial(caller_of_environ, environ)
+        )
     start_response(response.status_line, list(response.headers))
     return [response.body]
 

@@ -62,7 +62,8 @@ class HealthMiddleware:
             return self._get_response(request)
         if self._drains:
             DRAINER.arm()  # where Django was set up before the server's handler, or before a fork
-        asked = Request(*words_of_environ(request.META, rest))
+        words, if_none_match = words_of_environ(request.META, rest)
+        asked = Request(*words, if_none_match)
         caller = partial(caller_of_environ, request.META, request)
         if self._is_async:
             return self._answer(asked, caller)

@@ -52,7 +52,8 @@ def health_view(
     def view(request: HttpRequest, name: str = "") -> HttpResponse:
         if drains:
             DRAINER.arm()  # where the view was made before the server set its handler
-        asked = Request(*words_of_environ(request.META, f"/{name}"))
+        words, if_none_match = words_of_environ(request.META, f"/{name}")
+        asked = Request(*words, if_none_match)
         caller = partial(caller_of_environ, request.META, request)
         return as_django(endpoint.answer_sync(asked, caller))
 
