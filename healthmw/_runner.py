@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -12,25 +11,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from healthmw._damper import Damper
 from healthmw._flight import Flight
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
 from healthmw._probe import probing, read_outcome
-from healthmw._scrub import (
-    scrub,
-    scrub_exception,
-    scrub_traceback,
-    scrub_value,
-    tell_uncaught,
-)
+from healthmw._scrub import scrub, tell_uncaught
 from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
+from healthmw._told import kept, told
 from healthmw._untraced import untraced
-from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+from healthmw._witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
 
     from healthmw._breaker import Permit
     from healthmw._check import Check
@@ -43,12 +37,6 @@ _GRACE = 0.1
 
 _BLOCKING = 0.25
 """A probe that held the event loop for so many seconds in one go is worth a warning."""
-
-_RECENT = 10.0
-"""How old, in seconds, the app's own calls may be to stand for a run of a check on request."""
-
-_TEXT_KEPT = 200
-_WHOLE = 2**63
 
 logger = logging.getLogger("healthmw")
 
@@ -94,21 +82,24 @@ class Runner:
         self._clock = clock
         self._on_result = on_result
         self._warned = False
-        self.after_fork()
-        self._heard = self._listen()
-        with contextlib.suppress(Exception):  # a clock may tell the time on an event loop alone
-            self._heard_at = clock()
+        self._witness: Witness | None = None
+        if check.passive and check.breaker is not None:
+            self._witness = Witness(check, check.breaker, clock)
+        self._begin_anew()
 
     def after_fork(self) -> None:
         """Forget every run and result: they are the parent's."""
+        if self._witness is not None:
+            self._witness.after_fork()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._lock = Lock()
         self._run: Run | None = None
         self._began = -math.inf
         self._ended = -math.inf
         self._next = -math.inf  # the earliest beginning of another run, by `per_hour`
-        self._streak = 0
-        self._heard = (0, 0)  # not asked here: the breaker's lock may not be renewed yet
-        self._heard_at = -math.inf
+        self._damper = Damper(self.check)
         self.check.forget()
 
     # Reading
@@ -181,7 +172,7 @@ class Runner:
         `fresh` asks for a run even where the app's own calls have shown that all is well.
         """
         latest = self.check.latest
-        if self.check.passive and not fresh and self._witnessed():
+        if not fresh and self._witnessed():
             said = "seen in the app's own calls"
             return self._record(Status.OKAY, Reason.OKAY, detail=said, after=latest)
         under_way = self._run
@@ -233,26 +224,11 @@ class Runner:
             self._failed(run, exc)
 
     def _witnessed(self) -> bool:
-        """Tell whether, since the last look, guarded calls have gone well and none has failed."""
-        now = self._clock()
-        before, self._heard = self._heard, self._listen()
-        looked, self._heard_at = self._heard_at, now
-        if now - looked > self._evidence_lasts:
-            return False  # nobody knows how long ago they went well
-        more_well = self._heard[0] > before[0]
-        none_failed = self._heard[1] == before[1]
-        return more_well and none_failed and self._run is None and not self.check.refusing
-
-    @property
-    def _evidence_lasts(self) -> float:
-        """How old, in seconds, the app's own calls may be to stand for a run."""
-        check = self.check
-        return max(_RECENT, check.max_age) if check.interval is None else check.stale_after
-
-    def _listen(self) -> tuple[int, int]:
-        """Return the successes of the app's own calls, and all failures, heard of so far."""
-        breaker = self.check.breaker
-        return breaker._evidence() if breaker else (0, 0)  # noqa: SLF001 - the same house
+        """Tell whether the app's own calls have shown that all is well."""
+        witness = self._witness
+        if witness is None or not witness.hears_well():
+            return False
+        return self._run is None and not self.check.refusing
 
     def _launch(self, run: Run, loop: Callable[[], Loop]) -> None:
         if self.check.is_async:
@@ -341,7 +317,7 @@ class Runner:
             self.expire(run)
         try:
             degraded, measured = read_outcome(value)
-            measurements = _kept(measured)
+            measurements = kept(measured)
         except BaseException as exc:  # noqa: BLE001 - a mapping of the user's own may raise anything
             self._failed(run, exc)
             return
@@ -354,8 +330,8 @@ class Runner:
             except BaseException as exc:  # noqa: BLE001 - a clock of the user's own may raise, too
                 self._settle_failed(run, exc)
                 return
-            # What the probe has called by way of a guard was no call of the app's.
-            self._heard = self._listen()[0], self._heard[1]
+            if self._witness is not None:
+                self._witness.forget_successes()  # the probe may have called by way of a guard
             if run.permit.failed:
                 said = "a guarded call that the probe has made failed"
                 self._settle(run, Status.FAILED, Reason.FAILED, detail=said)
@@ -383,7 +359,7 @@ class Runner:
                     run.permit.record(error)
                 else:  # a breaker takes these for its caller's end; of a probe they are a failure
                     run.permit.failure()
-            reason, detail, failure = _told(error)
+            reason, detail, failure = told(error)
         except BaseException:  # noqa: BLE001, S110 - it can't even be told; its type's name will do
             pass
         self._settle(run, Status.FAILED, reason, detail=detail, failure=failure)
@@ -454,7 +430,7 @@ class Runner:
             if after is not None and after is not old:
                 return old
             outdated = (ended if began is None else began) >= self._ended + check.stale_after
-            status, reason = self._damp(old, raw, reason, outdated=outdated)
+            status, reason = self._damper.verdict(old, raw, reason, outdated=outdated)
             new = check.latest = Result(
                 name=check.name,
                 status=status,
@@ -476,24 +452,6 @@ class Runner:
             tell_uncaught(exc)
         return new
 
-    def _damp(
-        self, old: Result, raw: Status, reason: Reason, *, outdated: bool
-    ) -> tuple[Status, Reason]:
-        """Hold the old verdict, if it is one yet, until enough results in a row contradict it.
-
-        A pass that is `outdated` is none any more.
-        """
-        good, was_good = raw <= Status.DEGRADED, old.status <= Status.DEGRADED
-        if old.reason is Reason.NEVER_RUN or (outdated and was_good) or good == was_good:
-            self._streak = 0
-            return raw, reason
-        self._streak += 1
-        threshold = self.check.success_threshold if good else self.check.failure_threshold
-        if self._streak >= threshold:
-            self._streak = 0
-            return raw, reason
-        return old.status, Reason.RECOVERING if good else reason
-
     def _warn_if_blocking(self, run: Run) -> None:
         if run.steps.longest > _BLOCKING and not self._warned:
             self._warned = True
@@ -503,43 +461,3 @@ class Runner:
                 self.check.name,
                 run.steps.longest,
             )
-
-
-def _kept(measured: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
-    """Return `measured` as listeners, logs and the app's own code get to see it."""
-    if not measured:
-        return NOTHING_MEASURED
-    return {name: _kept_value(name, value) for name, value in measured.items()}
-
-
-def _kept_value(name: str, value: Measurement) -> Measurement:
-    if isinstance(value, str):
-        return scrub_value(name, value)[:_TEXT_KEPT]
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):  # of more digits than Python writes there is not even a repr
-        plain = int.__pos__(value)  # what a class of the user's own writes is its own affair
-        return plain if -_WHOLE <= plain < _WHOLE else "out of range"
-    return float.__pos__(value)
-
-
-def _told(error: BaseException) -> tuple[Reason, str, str]:
-    """Return what to say of an error that a probe ended with, and its traceback for the log."""
-    detail = scrub_exception(error)
-    if isinstance(error, ProbeFailedError):
-        # It says what is wrong: its name and its place add nothing.
-        late = isinstance(error, ProbeTimeoutError)
-        reason = Reason.TIMEOUT if late else Reason.FAILED
-        return reason, detail.removeprefix(f"{type(error).__name__}: "), ""
-    failure = scrub_traceback(error.with_traceback(_theirs(error.__traceback__)))
-    return Reason.FAILED, detail, failure
-
-
-def _theirs(traceback: TracebackType | None) -> TracebackType | None:
-    """Return `traceback` from where the probe begins: how it was called is of no interest."""
-    ours = f"{__package__}._"
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(
-        ours
-    ):
-        traceback = traceback.tb_next
-    return traceback

@@ -3,7 +3,7 @@
     make mutants                                 all of them, and the page of them is rendered
     make mutants ARGS="_breaker _flight"         these modules only
     make mutants ARGS="--again --own"            those that survived and have no reason yet
-    make mutants ARGS="_runner --only _damp"     to look closer: those with this in their names
+    make mutants ARGS="_runner --only _join"     to look closer: those with this in their names
 
 In a copy of the tree pytest collects the tests once. A child runs them all under coverage: which
 test reaches which line, and how long it takes. From then on each mutant has a child of its own,
@@ -81,6 +81,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_crowd": (*_RUNNING, "http"),
     "_reports": (*_RUNNING, "drain", "health", "http", "startup", "wsgi"),
     "_runner": (*_RUNNING, *_RESULTS),
+    "_told": _RESULTS,
+    "_damper": (*_RUNNING, "memory"),
+    "_witness": ("passive",),
 }
 """What is changed, and the tests of each that are asked first."""
 OTHER_TESTS = (
