@@ -29,6 +29,7 @@ from tests.breaker_kit import (
     never_jitter,
     succeed,
 )
+from tests.broken_log import broken_log
 
 if TYPE_CHECKING:
     from healthmw._breaker import Permit
@@ -998,6 +999,23 @@ def test_what_a_listener_raises_is_logged_without_its_password(
         acquire(breaker).record(exc)
     assert "redis://:***@cache" in caplog.text
     assert "hunter" not in caplog.text
+
+
+def test_a_log_that_breaks_down_over_a_listener_hurts_nobody(
+    clock: Clock, breakdowns: list[BaseException]
+) -> None:
+    def broken(_: BreakerEvent) -> None:
+        raise ValueError("in the listener")
+
+    breaker = make_breaker(clock)
+    events: list[BreakerEvent] = []
+    breaker.subscribe(broken)
+    breaker.subscribe(events.append)
+    with broken_log():
+        fail(breaker, 3)
+    assert (breaker.state, len(events)) == (OPEN, 1)
+    assert [type(told) for told in breakdowns] == [ZeroDivisionError]
+    breakdowns.clear()
 
 
 def test_a_listener_that_is_interrupted_leaves_the_rest_for_the_next_event(clock: Clock) -> None:

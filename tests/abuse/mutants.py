@@ -88,7 +88,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 """What is changed, and the tests of each that are asked first."""
 OTHER_TESTS = (
     "access", "asgi", "drain", "history", "http", "jitter", "listeners", "log_lines", "logs",
-    "metrics", "portal", "probe", "startup", "testing", "text", "threads", "timings",
+    "metrics", "passive", "portal", "probe", "startup", "testing", "text", "threads", "timings",
 )  # fmt: skip
 ABUSE = ("test_broken_probes", "test_options_fuzz", "test_races")
 
