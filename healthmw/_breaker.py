@@ -172,6 +172,7 @@ class CircuitBreaker:
         self._past_successes = 0
         self._past_failures = 0
         self._probes_successes = 0
+        self._on_transitions: tuple[weakref.WeakMethod[Callable[[], object]], ...] = ()
         self._phase = self._new_phase(CLOSED)
         _breakers.add(self)
 
@@ -214,18 +215,21 @@ class CircuitBreaker:
     @property
     def state(self) -> BreakerState:
         """The state. It stays `OPEN` when the wait is over, until somebody makes a trial."""
-        if self._phase.trials:
-            self._look()
-        return self._phase.state
+        state = self._seen()
+        self._deliver()
+        return state
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until a trial is due; 0.0 if one is, or is under way; None if none will be."""
-        return self._retry_after(self._look())
+        wait = self._wait_seen()
+        self._deliver()
+        return wait
 
     def snapshot(self) -> BreakerSnapshot:
         """Return state, counts and rates as they are now."""
         now = self._look()
+        self._deliver()
         with self._lock:
             phase = self._phase
             calls, failures, slow = phase.counts(now)
@@ -292,8 +296,7 @@ class CircuitBreaker:
                 self._expire(now, draw)
             if permit._outcome is None:
                 self._take(permit, outcome, now, draw)
-        if self._events.waiting:
-            self._events.deliver()
+        self._deliver()
 
     def _take(self, permit: Permit, outcome: Outcome, now: float, draw: float) -> None:
         permit._outcome = outcome
@@ -366,6 +369,10 @@ class CircuitBreaker:
 
     def _enter(self, phase: Phase, now: float) -> None:
         old, self._phase = self._phase, phase
+        for ref in self._on_transitions:
+            call = ref()
+            if call is not None:
+                call()
         self._past_successes += old.successes.read()
         self._past_failures += old.failures
         if phase.state is not old.state:
@@ -391,10 +398,33 @@ class CircuitBreaker:
             draw = self._random()
             with self._lock:
                 self._expire(now, draw)
-            self._events.deliver()
         return now
 
+    def _deliver(self) -> None:
+        """Tell the listeners what there is to tell. They are the user's: hold no lock."""
+        if self._events.waiting:
+            self._events.deliver()
+
     # For the room's other half: `Health` and the interpreter
+
+    def _seen(self) -> BreakerState:
+        """Return the state, for who may hold a lock: the listeners are told by the next caller."""
+        if self._phase.trials:
+            self._look()
+        return self._phase.state
+
+    def _wait_seen(self) -> float | None:
+        """Return `retry_after`, in the same way."""
+        return self._retry_after(self._look())
+
+    def _on_transition(self, call: Callable[[], object]) -> None:
+        """Call `call` in the very moment of each change of state, for as long as its owner lives.
+
+        It is called under the breaker's lock, so it must neither wait nor take one.
+        """
+        with self._lock:
+            known = [ref for ref in self._on_transitions if ref() is not None]
+            self._on_transitions = (*known, weakref.WeakMethod(call))
 
     def _use(self, clock: Callable[[], float], random_: Callable[[], float]) -> None:
         """Go by these from now on, each where the user gave none."""
@@ -417,9 +447,10 @@ class CircuitBreaker:
             return successes - self._probes_successes, failures
 
     def _after_fork(self) -> None:
-        """Renew the locks: in the child, the thread that held one does not exist."""
+        """Renew the locks, and forget who is at a trial: those threads are the parent's."""
         self._lock = RLock()
         self._events.after_fork()
+        self._phase.trials.clear()
 
 
 _breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
+from healthmw._in_order import InOrder
 from healthmw._native import Lock
 from healthmw._scrub import log_exception, tell_uncaught
 
@@ -21,29 +21,19 @@ _logger = logging.getLogger("healthmw")
 _UNTOLD_AT_MOST = 1000
 
 
-class Events:
-    """Delivers what is `put` to every listener.
+class Events(InOrder["BreakerEvent"]):
+    """Delivers what is `put` to every listener."""
 
-    Several threads may have news at once. Whoever finds nobody delivering does it for all, so that
-    listeners see events in the order of `put` and need no lock of their own.
-    """
-
-    __slots__ = ("_changing", "_delivering", "_listeners", "rejections_heard", "waiting")
+    __slots__ = ("_changing", "_listeners", "rejections_heard")
 
     def __init__(self) -> None:
         self._listeners: tuple[tuple[Listener, bool], ...] = ()
         self.rejections_heard = False
-        self.waiting: deque[BreakerEvent] = deque()
-        self._delivering = Lock()
-        self._changing = Lock()
+        super().__init__()
 
     def after_fork(self) -> None:
-        """Renew the locks: in the child, the thread that held one does not exist.
-
-        What was waiting is the parent's news, and the parent tells it.
-        """
-        self.waiting.clear()
-        self._delivering = Lock()
+        """Renew the locks, as `InOrder` does."""
+        super().after_fork()
         self._changing = Lock()
 
     def subscribe(self, listener: Listener, *, rejected: bool) -> Callable[[], None]:
@@ -72,13 +62,7 @@ class Events:
 
     def deliver(self) -> None:
         """Call the listeners, unless another thread (or a caller of this one) is at it already."""
-        # Asked again after the release: what was put just before it found somebody at work.
-        while self.waiting and self._delivering.acquire(blocking=False):
-            try:
-                while self.waiting:
-                    self._tell(self.waiting.popleft())
-            finally:
-                self._delivering.release()
+        self.hand_on(self._tell)
 
     def _tell(self, event: BreakerEvent) -> None:
         for listener, rejected in self._listeners:

@@ -149,12 +149,12 @@ class Check:
     @property
     def refusing(self) -> bool:
         """Whether the breaker is open, so that neither probe nor guarded calls go through."""
-        return self.breaker is not None and self.breaker.state in _REFUSING
+        return self.breaker is not None and self.breaker._seen() in _REFUSING  # noqa: SLF001 - the same house
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until the breaker's next trial is due; None where none will be."""
-        return None if self.breaker is None else self.breaker.retry_after
+        return None if self.breaker is None else self.breaker._wait_seen()  # noqa: SLF001 - the same house
 
     @property
     def available(self) -> bool:

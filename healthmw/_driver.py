@@ -75,11 +75,12 @@ class PerProcess(Generic[T]):
     def get(self) -> T:
         """Return this process's resource. `make` opens nothing: of two made at once, one goes."""
         pid = os.getpid()
-        if pid not in self._held:
+        try:
+            return self._held[pid]
+        except KeyError:
             for inherited in [*self._held.values()]:
                 self._leave(inherited)
-            self._held.setdefault(pid, self._make())
-        return self._held[pid]
+            return self._held.setdefault(pid, self._make())
 
     def pop(self) -> T | None:
         """Forget this process's resource and return it, to be closed by the caller."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -65,6 +66,24 @@ class _Block:
         self.outer = outer
         self.inside = True
         self.scope: anyio.CancelScope | None = None
+
+
+def _end(
+    scope: anyio.CancelScope,
+    kind: type[BaseException] | None,
+    exception: BaseException | None,
+    traceback: TracebackType | None,
+) -> bool:
+    """Leave `scope`, and return whether it was its time limit that ended the block."""
+    try:
+        scope.__exit__(kind, exception, traceback)
+    except RuntimeError:
+        # An async generator that is dropped is closed by another task. Its scope can't be left
+        # there; but its time limit must not cut short whatever the task it began in does next.
+        scope.deadline = math.inf
+        if not isinstance(exception, GeneratorExit):
+            raise
+    return scope.cancelled_caught
 
 
 # One variable for all guards: a context never lets go of a variable that was set in it.
@@ -235,10 +254,10 @@ class Guard(Generic[W_co]):
 
     async def __aenter__(self: Guard[Missing]) -> Call:
         """Begin a call. Raises `DependencyUnavailable` if it is refused."""
+        scope = None if self._timeout is None else anyio.move_on_after(self._timeout)
         block = self._enter()
-        if self._timeout is not None:
-            block.scope = anyio.move_on_after(self._timeout)
-            block.scope.__enter__()
+        if scope is not None:
+            block.scope = scope.__enter__()
         return block.call
 
     async def __aexit__(
@@ -249,13 +268,15 @@ class Guard(Generic[W_co]):
     ) -> None:
         """End the call and tell the breaker how. Raises `TimeoutError` if it took too long."""
         block = self._leave()
-        if block.scope is not None:
-            block.scope.__exit__(kind, exception, traceback)
-            if block.scope.cancelled_caught:
-                block.call.end(exception, expired=True)
-                message = f"{self._gate.name} did not answer within {self._timeout:g} s"
-                raise TimeoutError(message) from None
-        block.call.end(exception)
+        expired = False
+        try:
+            if block.scope is not None:
+                expired = _end(block.scope, kind, exception, traceback)
+        finally:
+            block.call.end(exception, expired=expired)
+        if expired:
+            message = f"{self._gate.name} did not answer within {self._timeout:g} s"
+            raise TimeoutError(message) from None
 
     def _enter(self) -> _Block:
         if self._gate.fallback is not MISSING:

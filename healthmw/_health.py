@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
@@ -16,7 +15,6 @@ from healthmw._breaker_state import BreakerState
 from healthmw._change_log import log_circuit, log_result
 from healthmw._check import Check
 from healthmw._fork import each, in_child, notice
-from healthmw._history import Recorder
 from healthmw._jitter import draw as draw_jitter
 from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import current_loop
@@ -90,7 +88,6 @@ class Health:
         self._random = random
         self._registry = Registry()
         self._runners = self._registry.runners
-        self._recorders: dict[str, Recorder] = {}
         self._started: set[str] = set()  # the checks that have been started once
         self._reports = Reports(self._registry, clock, self.release)
         self._side_servers: list[SideServer] = []
@@ -107,8 +104,7 @@ class Health:
         self._entered = 0
         self._background = Background(random=self._random)
         self._listeners.after_fork()
-        for name, runner in self._runners.items():
-            self._recorders[name] = Recorder()
+        for runner in self._runners.values():
             runner.after_fork()
 
     # Registration
@@ -176,9 +172,9 @@ class Health:
             self._registry.admit(check)
             if breaker is not None:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
-                breaker.subscribe(functools.partial(self._on_breaker_event, name), rejected=False)
-            self._recorders[name] = Recorder()
-            runner = Runner(check, self.clock, self._on_result)
+                breaker._on_transition(self._reports.circuit_changed)  # noqa: SLF001 - likewise
+                self._listen_to(breaker, name)
+            runner = Runner(check, self.clock, self._reports.outdated, self._on_change)
             # Anew each time: other threads may be looking at those there are.
             self._runners = self._registry.runners = {**self._runners, name: runner}
             self._reports.changed()
@@ -240,7 +236,7 @@ class Health:
 
     def history(self, name: str) -> History:
         """Return what the check `name` remembers of its past. Raises `ValueError` for no check."""
-        return self._recorders[self.check(name).name].snapshot(self.clock())
+        return self._runners[self.check(name).name].recorder.snapshot(self.clock())
 
     def __contains__(self, name: object) -> bool:
         """Tell whether `name` is a check or a group."""
@@ -312,23 +308,33 @@ class Health:
         """Whether `drain()` was called."""
         return self._reports.draining
 
-    def _on_result(self, check: Check, old: Result, new: Result, failure: str) -> None:
-        self._recorders[check.name].result(old, new, self.clock())
-        self._reports.outdated()
-        if new.status is old.status and old.reason is not Reason.NEVER_RUN:
-            return
-        log_result(check, old, new, failure)
-        self._tell(
-            check.name,
-            old=old.status,
-            new=new.status,
-            reason=new.reason,
-            critical=check.critical,
-            detail=new.detail,
-        )
+    def _on_change(self, check: Check, old: Result, new: Result, failure: str) -> None:
+        """Tell of a change of a check's verdict: listeners first, for a log may take its time."""
+        try:
+            self._tell(
+                check.name,
+                old=old.status,
+                new=new.status,
+                reason=new.reason,
+                critical=check.critical,
+                detail=new.detail,
+            )
+        finally:
+            log_result(check, old, new, failure)
+
+    def _listen_to(self, breaker: CircuitBreaker, name: str) -> None:
+        """Hear of the circuit of a check. A breaker may outlive this, and must not keep it."""
+        heard = weakref.WeakMethod(self._on_breaker_event)
+
+        def hear(event: BreakerEvent) -> None:
+            on_event = heard()
+            if on_event is not None:
+                on_event(name, event)
+
+        weakref.finalize(self, breaker.subscribe(hear, rejected=False)).atexit = False
 
     def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
-        self._recorders[name].circuit(event.new)
+        self._runners[name].recorder.circuit(event.new)
         self._reports.changed()
         try:
             if event.new is BreakerState.OPEN:

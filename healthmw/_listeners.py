@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import os
@@ -90,7 +89,8 @@ class Outlet:
         self._news = Condition(RLock())
         self._waiting: deque[StatusChange] = deque()
         self._busy = False
-        self._turn: object = None  # of the thread that serves; None where there is none
+        self._serving = False  # whether there is a thread
+        self._ending = False  # whether that is to end
 
     def put(self, event: StatusChange) -> None:
         """Have the listener told, unless too much is waiting for it already."""
@@ -101,7 +101,8 @@ class Outlet:
             else:
                 first = False
                 self._waiting.append(event)
-                if self._turn is None:
+                self._ending = False
+                if not self._serving:
                     self._begin()
                 self._news.notify_all()
         if first:
@@ -112,21 +113,20 @@ class Outlet:
             )
 
     def _begin(self) -> None:
-        turn = object()
         try:
-            start_real_thread(functools.partial(self._serve, turn), "healthmw-listener")
+            start_real_thread(self._serve, "healthmw-listener")
         except RuntimeError:  # the system gives no thread now: the next event tries again
             return
-        self._turn = turn
+        self._serving = True
 
-    def _serve(self, turn: object) -> None:
+    def _serve(self) -> None:
         import asyncio
 
         runner = asyncio.Runner()  # it opens its loop when there is something to run
         try:
             while True:
                 with self._news:
-                    event = self._next(turn)
+                    event = self._next()
                     self._busy = event is not None
                 if event is None:
                     return
@@ -134,11 +134,14 @@ class Outlet:
         finally:
             runner.close()
 
-    def _next(self, turn: object) -> StatusChange | None:
+    def _next(self) -> StatusChange | None:
         """Wait for the next event; None is the end of this thread. The caller holds the lock."""
         self._busy = False
-        self._news.wait_for(lambda: self._waiting or self._turn is not turn)
-        return self._waiting.popleft() if self._turn is turn else None
+        self._news.wait_for(lambda: self._waiting or self._ending)
+        if self._ending:
+            self._serving = False
+            return None
+        return self._waiting.popleft()
 
     def _tell(self, event: StatusChange, runner: asyncio.Runner) -> None:
         try:
@@ -157,7 +160,7 @@ class Outlet:
     def close(self) -> None:
         """End the thread after the event it is telling."""
         with self._news:
-            self._turn = None
+            self._ending = True
             self._news.notify_all()
 
 

@@ -67,6 +67,13 @@ class Reports:
         with self._lock:
             self.held = dict(self._latched)
 
+    def circuit_changed(self) -> None:
+        """Forget the same in the very moment that a circuit changes, whoever holds which lock.
+
+        A report that is being made goes to where it is forgotten, too: see `_conclude`.
+        """
+        self.held = dict(self._latched)
+
     def drain(self) -> Report | None:
         """Fail `ready` from now on. Return its report of before; None if it is done already."""
         with self._lock:
@@ -207,7 +214,8 @@ class Reports:
         group = asked.group
         # Under the lock from reading to keeping: `changed()` comes before or after, never between.
         with self._lock:
-            kept = self.held.get(group)
+            reports = self.held
+            kept = reports.get(group)
             if kept is not None and asked.only is None and begun.is_in(kept.report):
                 return kept.report  # made for another who has waited for the same runs
             results: dict[str, Result] = {}
@@ -224,7 +232,7 @@ class Reports:
                 held = self._latched[group]
             elif group == "startup" and report.ok:
                 held = self._latched[group] = Held(report, math.inf)
-            self.held[group] = held
+            reports[group] = held
         return held.report
 
     @staticmethod

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from healthmw._damper import Damper
 from healthmw._flight import Flight
+from healthmw._history import Recorder
+from healthmw._in_order import InOrder
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
 from healthmw._probe import probing, read_outcome
@@ -57,8 +59,11 @@ class Run(Flight):
 
     @property
     def lost(self) -> bool:
-        """Whether it can't come back any more, for its loop has ended in the middle of it."""
-        return self.loop is not None and self.loop.ended
+        """Whether it comes back no more: its loop has ended, or has stopped and it is overdue."""
+        loop = self.loop
+        if loop is None or loop.alive:
+            return False
+        return loop.ended or time.monotonic() >= self.expires
 
     def extend(self, extra: float) -> None:
         """Make it overdue in `extra` seconds from now."""
@@ -68,19 +73,23 @@ class Run(Flight):
 class Runner:
     """Runs one check, at most once at a time in this process, whoever asks.
 
-    `on_result(check, old, new, failure)` is called after each result, in the thread that found it;
-    `failure` is the scrubbed traceback, or empty.
+    `on_result()` is called after each result, in the thread that found it. Of each change of the
+    verdict `on_change(check, old, new, failure)` hears, in order and one at a time; `failure` is
+    the scrubbed traceback, or empty.
     """
 
     def __init__(
         self,
         check: Check,
         clock: Callable[[], float],
-        on_result: Callable[[Check, Result, Result, str], None],
+        on_result: Callable[[], None],
+        on_change: Callable[[Check, Result, Result, str], None],
     ) -> None:
         self.check = check
         self._clock = clock
         self._on_result = on_result
+        self._on_change = on_change
+        self._news: InOrder[tuple[Result, Result, str]] = InOrder()
         self._warned = False
         self._witness: Witness | None = None
         if check.passive and check.breaker is not None:
@@ -91,6 +100,7 @@ class Runner:
         """Forget every run and result: they are the parent's."""
         if self._witness is not None:
             self._witness.after_fork()
+        self._news.after_fork()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -100,6 +110,7 @@ class Runner:
         self._ended = -math.inf
         self._next = -math.inf  # the earliest beginning of another run, by `per_hour`
         self._damper = Damper(self.check)
+        self.recorder = Recorder()
         self.check.forget()
 
     # Reading
@@ -117,11 +128,12 @@ class Runner:
             if not refused.retry_after and not self._on_its_way():
                 return None  # a trial is due, and who asks makes it
             return refused, self._clock() + min(check.max_age, refused.retry_after or 0.0)
+        ended = self._ended  # first: a newer result would have the time of an older one, not more
         latest = check.latest
         age = check.max_age
         if check.failure_max_age is not None and max(latest.raw, latest.status) > Status.DEGRADED:
             age = check.failure_max_age
-        good_until = self._ended + age
+        good_until = ended + age
         if self.under_way is None:
             good_until = max(good_until, self._next)
         return (latest, good_until) if self._clock() < good_until else None
@@ -132,11 +144,12 @@ class Runner:
         if check.refusing:
             return self.refused(), self._clock() + check.max_age
         now, good_until = self._clock(), self._ended + check.stale_after
-        if check.latest.reason is Reason.NEVER_RUN:
-            return check.latest, now + check.max_age
+        latest = check.latest  # after that which it is as old as, as in `known()`
+        if latest.reason is Reason.NEVER_RUN:
+            return latest, now + check.max_age
         if now < good_until:
-            return check.latest, good_until
-        stale = replace(check.latest, status=Status.UNKNOWN, reason=Reason.STALE)
+            return latest, good_until
+        stale = replace(latest, status=Status.UNKNOWN, reason=Reason.STALE)
         return stale, now + check.max_age
 
     @property
@@ -222,6 +235,9 @@ class Runner:
         except Exception as exc:  # noqa: BLE001 - no thread, file or memory to be had, or no loop
             self._next = -math.inf  # the probe has not run
             self._failed(run, exc)
+        except BaseException:  # Ctrl-C, in the thread of who asks
+            self._cancelled(run)
+            raise
 
     def _witnessed(self) -> bool:
         """Tell whether the app's own calls have shown that all is well."""
@@ -369,9 +385,13 @@ class Runner:
         if run.claim():
             if run.permit is not None:
                 run.permit.cancelled()
-            latest = self.check.latest
-            reason = Reason.NEVER_RUN if latest.reason is Reason.NEVER_RUN else Reason.STALE
-            run.settle(replace(latest, status=Status.UNKNOWN, reason=reason))
+            run.settle(self._unknown())
+
+    def _unknown(self) -> Result:
+        """Return what there is to say where a run has brought nothing."""
+        latest = self.check.latest
+        reason = Reason.NEVER_RUN if latest.reason is Reason.NEVER_RUN else Reason.STALE
+        return replace(latest, status=Status.UNKNOWN, reason=reason)
 
     def _landed(self, run: Run) -> None:
         if self._run is run:
@@ -390,8 +410,9 @@ class Runner:
         failure: str = "",
         landed: bool = True,
     ) -> None:
+        result = None
         try:
-            self._record(
+            result = self._record(
                 raw,
                 reason,
                 detail=detail,
@@ -401,10 +422,10 @@ class Runner:
                 landed=run if landed else None,
                 began=self._began,
             )
-        finally:  # a broken log must not keep them waiting, or the next run from beginning
+        finally:  # a broken clock must not keep them waiting, or the next run from beginning
             if landed:
                 self._landed(run)
-            run.settle(self.check.latest)
+            run.settle(self._unknown() if result is None else result)
 
     def _record(
         self,
@@ -443,14 +464,21 @@ class Runner:
                 measurements=measurements,
             )
             self._ended = ended
+            self.recorder.result(old, new, ended)
+            if new.status is not old.status or old.reason is Reason.NEVER_RUN:
+                self._news.waiting.append((old, new, failure))
             # In one step with the result: who finds no run under way finds what it brought.
             if landed is not None and self._run is landed:
                 self._run = None
+        self._on_result()
+        self._news.hand_on(self._tell)
+        return new
+
+    def _tell(self, news: tuple[Result, Result, str]) -> None:
         try:
-            self._on_result(check, old, new, failure)
+            self._on_change(self.check, *news)
         except Exception as exc:  # noqa: BLE001 - a broken log is no affair of who waits for the result
             tell_uncaught(exc)
-        return new
 
     def _warn_if_blocking(self, run: Run) -> None:
         if run.steps.longest > _BLOCKING and not self._warned:

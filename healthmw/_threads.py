@@ -118,7 +118,8 @@ class DaemonThreads:
             try:
                 contextvars.Context().run(job)  # what one call sets, the next one must not see
             except BaseException as exc:  # noqa: BLE001 - nobody waits for it to be told
-                tell_uncaught(exc)
+                with contextlib.suppress(BaseException):  # the app's hook may be broken, too
+                    tell_uncaught(exc)
             with self._lock:
                 if not job.abandoned:
                     self._counted -= 1

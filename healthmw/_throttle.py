@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
+from healthmw._fork import in_child
 from healthmw._native import Lock
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ class Throttle:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.after_fork()
+        _throttles.add(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: in the child, the thread that held the lock does not exist."""
         self._lock = Lock()
         # By address: how many were left, and when that was.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -48,6 +55,17 @@ class Throttle:
     def _now_left(self, network: str) -> float:
         left, when = self._left.get(network, (_BURST, 0.0))
         return min(left + (self._clock() - when) / _EVERY, _BURST)
+
+
+_throttles: weakref.WeakSet[Throttle] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for throttle in _throttles:
+        throttle.after_fork()
+
+
+in_child(_renew_locks)
 
 
 def _network(address: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -64,10 +64,10 @@ class TrioLoop:
             with scope:
                 try:
                     await main()
-                except trio.Cancelled:
-                    raise
-                except BaseException as exc:  # noqa: BLE001 - the whole trio run would end over it
-                    tell_uncaught(exc)
+                except BaseException as exc:
+                    if self.is_cancelled(exc):
+                        raise
+                    tell_uncaught(exc)  # the whole trio run would end over it
 
         def start() -> None:
             trio.lowlevel.spawn_system_task(scoped, name="healthmw")
@@ -86,7 +86,13 @@ class TrioLoop:
 
     def is_cancelled(self, error: BaseException) -> bool:
         """Tell whether `error` is this task's cancellation, and not the body's own invention."""
-        return issubclass(type(error), trio.Cancelled)
+        # By its type: what it says of its class is the probe's, and may be anything.
+        if issubclass(type(error), trio.Cancelled):
+            return True
+        if not issubclass(type(error), BaseExceptionGroup):
+            return False
+        group = cast("BaseExceptionGroup[BaseException]", error)  # of a nursery in the body
+        return BaseExceptionGroup.split(group, trio.Cancelled)[1] is None
 
     @contextmanager
     def time_limit(

@@ -180,6 +180,10 @@ class SideServer:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
+        except OSError as exc:
+            if not self._ready.locked():
+                raise
+            self._failure = exc
         finally:
             if self._ready.locked():
                 self._ready.release()

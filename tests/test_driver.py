@@ -280,3 +280,16 @@ def test_asyncio_is_required_where_it_is() -> None:
     asyncio.run(ask())
     with pytest.raises(ProbeFailedError, match="This works on asyncio only; take that"):
         trio.run(ask)
+
+
+def test_what_is_closed_in_the_moment_it_is_asked_for_is_no_error() -> None:
+    class Closing(dict[int, object]):
+        """Stands for a thread that closes between two steps of the one that asks."""
+
+        def __contains__(self, pid: object) -> bool:
+            return super().__contains__(pid) and bool(self.popitem())
+
+    per_process = PerProcess(object)
+    per_process.get()
+    per_process._held = Closing(per_process._held)
+    assert per_process.get() is not None

@@ -280,3 +280,51 @@ print(join(child(main)))
         measured=False,
     )
     assert out == "0\n"
+
+
+def test_a_trial_that_is_under_way_in_the_parent_is_no_childs() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+health = Health(max_age=0)
+probe = ScriptedProbe(OSError("gone"), is_async=False)
+clock = [0.0]
+breaker = CircuitBreaker(consecutive_failures=1, clock=lambda: clock[0])
+health.add("payments", probe, breaker=breaker)
+health.run_sync()
+clock[0] = 1000.0
+probe.hang()
+trial = InThread(health.run_sync)
+until_sync(lambda: probe.running)
+
+def main():
+    probe.play(None)
+    probe.release()
+    assert health.run_sync().ok
+
+print(join(child(main)))
+probe.release()
+trial.result()
+"""
+    )
+    assert out == "0\n"
+
+
+def test_a_child_does_not_wait_for_who_counts_wrong_tokens() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+from healthmw._throttle import Throttle
+
+throttle = Throttle(time.monotonic)
+throttle.wrong("10.0.0.5")
+throttle._lock.acquire()  # as a thread has it for a moment
+
+def main():
+    throttle.wrong("10.0.0.5")
+    assert not throttle.wait("10.0.0.5")
+
+print(join(child(main)))
+"""
+    )
+    assert out == "0\n"

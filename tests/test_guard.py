@@ -1379,3 +1379,54 @@ def test_the_permit_of_a_trial_made_by_a_block_decides(
         assert breaker.state is HALF_OPEN
     assert breaker.state is CLOSED
     acquire(breaker).cancelled()
+
+
+# Async generators that nobody reads to their end
+
+
+def test_a_block_in_a_generator_that_is_dropped_gives_its_place_back() -> None:
+    """The loop has another task close it, where the scope of a time limit can't be left."""
+    limited = guard(timeout=PATIENCE, max_concurrent=1)
+
+    async def rows() -> AsyncGenerator[int, None]:
+        async with limited:
+            yield 1
+
+    async def read_one() -> None:
+        async for _ in rows():
+            break
+
+    async def main() -> None:
+        for _ in range(3):
+            await asyncio.create_task(read_one())
+            for _ in range(5):  # turns of the loop
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_the_time_limit_of_a_generator_that_is_dropped_cuts_nothing_else_short() -> None:
+    limited = guard(timeout=0.2)
+
+    async def rows() -> AsyncGenerator[int, None]:
+        async with limited:
+            yield 1
+
+    async def main() -> None:
+        async for _ in rows():
+            break
+        await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+
+
+def test_a_time_limit_without_an_event_loop_takes_no_place() -> None:
+    limited = guard(timeout=PATIENCE, max_concurrent=1)
+
+    async def call() -> str:
+        async with limited:
+            return "well"
+
+    with pytest.raises(Exception, match="event loop"):
+        call().send(None)
+    assert asyncio.run(call()) == "well"

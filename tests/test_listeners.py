@@ -15,7 +15,7 @@ from healthmw.exceptions import ProbeFailedError
 from healthmw.prometheus import HealthCollector
 from healthmw.testing import ScriptedProbe
 from tests.programs import run_program
-from tests.waiting import PATIENCE, soon, until, until_sync
+from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,3 +300,56 @@ def test_a_listener_can_be_called() -> None:
 @pytest.fixture(autouse=True)
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "healthmw")
+
+
+def test_changes_are_told_in_order_however_long_a_log_takes() -> None:
+    """A pager that hears of the end of an outage first stays red for good."""
+    waits, logged = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "okay -> failed" in record.getMessage():
+                waits.set()
+                assert logged.wait(PATIENCE)
+
+    health, heard = Health(max_age=0), Heard()
+    health.add("database", ScriptedProbe(None, BROKEN, None, is_async=False))
+    health.subscribe(heard)
+    handler = Slow()
+    logger = logging.getLogger("healthmw")
+    logger.addHandler(handler)
+    try:
+        health.run_sync()
+        outage = InThread(health.run_sync)
+        assert waits.wait(PATIENCE)
+        assert health.run_sync().ok  # nobody else waits for the log
+        logged.set()
+        outage.result()
+    finally:
+        logger.removeHandler(handler)
+    until_sync(lambda: len(heard) == 3)
+    assert [event.new for event in heard] == [OKAY, FAILED, OKAY]
+
+
+@pytest.mark.anyio
+async def test_who_is_slow_to_hear_is_told_one_thing_at_a_time_after_a_restart() -> None:
+    health, _ = app(None, BROKEN)
+    released, inside, most, told = threading.Event(), 0, 0, 0
+
+    def slow(_event: StatusChange) -> None:
+        nonlocal inside, most, told
+        inside += 1
+        most = max(most, inside)
+        released.wait(PATIENCE)
+        inside -= 1
+        told += 1
+
+    health.subscribe(slow)
+    async with health:
+        await soon(health.run())
+        await until(lambda: inside)
+    async with health:
+        await soon(health.run())
+        released.set()
+        await until(lambda: told == 2)
+    assert most == 1

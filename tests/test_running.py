@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,7 +34,7 @@ from healthmw.testing import ManualClock, ScriptedProbe
 from tests.backends import uvloop_too
 from tests.breaker_kit import fail
 from tests.broken_log import broken_log
-from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until
+from tests.waiting import PATIENCE, InThread, defy_cancellation, soon, until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -1044,3 +1045,182 @@ def test_what_a_trial_s_probe_says_to_ignore_is_ignored() -> None:
     clock.advance(60)
     assert health.run_sync().ok
     assert str(breaker.state) == "closed"
+
+
+@both_kinds
+async def test_a_run_that_can_not_be_recorded_is_no_pass(
+    is_async: bool, breakdowns: list[BaseException]
+) -> None:
+    now = ManualClock()
+    breaks = False
+
+    def clock() -> float:
+        nonlocal breaks
+        if breaks:
+            breaks = False
+            raise ZeroDivisionError("a clock of the user's own")
+        return now()
+
+    health = Health(max_age=1, clock=clock)
+    probe = ScriptedProbe(None, GONE, is_async=is_async)
+
+    def fails() -> Any:
+        nonlocal breaks
+        breaks = probe.calls > 0
+        return probe()
+
+    health.add("it", fails)
+    assert (await soon(health.run())).ok
+    now.advance(2)
+    report = await soon(health.run())
+    assert (report.status, report.code) == (Status.UNKNOWN, 503)
+    await until(lambda: breakdowns)
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
+
+
+def test_a_run_that_ctrl_c_keeps_from_beginning_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_call: object) -> None:
+        raise KeyboardInterrupt
+
+    health = Health(max_age=0)
+    health.add("it", lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr("healthmw._runner.THREADS.start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            health.run_sync()
+    assert health.run_sync().ok
+
+
+def test_a_run_on_a_loop_that_stopped_is_not_waited_for() -> None:
+    health = Health(max_age=0)
+    probe = ScriptedProbe()
+    probe.hang()
+    health.add("it", probe, timeout=BRIEF)
+
+    async def impatient() -> None:
+        asking = asyncio.create_task(health.run())
+        await until(lambda: probe.running)
+        asking.cancel()
+
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop):
+        loop.run_until_complete(impatient())  # and it is neither closed nor, yet, run again
+        probe.release()
+        InThread(lambda: until_sync(lambda: health.run_sync().ok)).result()
+        loop.run_until_complete(asyncio.sleep(BRIEF))
+
+
+async def test_a_breakers_listener_runs_under_no_lock() -> None:
+    """It may ask for any verdict itself, and in the meantime others have theirs."""
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=1, jitter=0)
+    health = Health(clock=clock, max_age=0)
+    health.add("it", lambda: None, breaker=breaker, per_hour=2)
+    health.add("other", lambda: None)
+    assert (await soon(health.run())).ok
+    fail(breaker, 1)
+    others: list[bool] = []
+
+    def listener(_event: object) -> None:
+        health.run_sync("it", fresh=True)
+        others.append(InThread(lambda: health.run_sync("other")).result().ok)
+
+    breaker.subscribe(listener)
+    clock.advance(6)
+    lost = breaker.try_acquire()  # a trial of which nobody tells
+    assert lost is not None
+    clock.advance(31)
+    assert InThread(health.last).result().status is Status.FAILED
+    assert InThread(lambda: health.run_sync("it", fresh=True)).result().status is Status.FAILED
+    assert others
+    assert all(others)
+
+
+async def test_a_listener_that_hangs_keeps_no_open_circuit_from_being_seen() -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    released = threading.Event()
+    breaker.subscribe(lambda _event: released.wait(PATIENCE))
+    health = Health(max_age=PATIENCE)
+    health.add("it", lambda: None, breaker=breaker)
+    assert (await soon(health.run())).ok
+    opening = InThread(lambda: fail(breaker, 1))
+    await until(lambda: not breaker.available)
+    report = await soon(health.run())
+    assert (report.code, report.results["it"].reason) == (503, Reason.CIRCUIT_OPEN)
+    released.set()
+    opening.result()
+
+
+async def test_a_probe_with_children_that_is_cancelled_has_not_failed() -> None:
+    breaker = CircuitBreaker()
+    slow = False
+
+    async def probe() -> None:
+        if slow:
+            async with anyio.create_task_group() as group:
+                for _ in range(2):
+                    group.start_soon(anyio.sleep, PATIENCE)
+
+    health = Health(max_age=0)
+    check = health.add("it", probe, breaker=breaker, timeout=PATIENCE)
+    async with health:
+        assert (await soon(health.run())).ok
+        slow = True
+        async with anyio.create_task_group() as group:
+            reports: list[Any] = []
+
+            async def read() -> None:
+                reports.append(await health.run())
+
+            group.start_soon(read)
+            await anyio.sleep(BRIEF)
+            await soon(health.aclose())
+    assert reports[0].status is Status.UNKNOWN
+    assert check.latest.ok
+    assert breaker.snapshot().total_failures == 0
+
+
+async def test_a_result_that_comes_in_between_is_not_taken_for_a_younger_one() -> None:
+    """What was read first must not live on as long as what came after it."""
+    clock = ManualClock()
+    health = Health(clock=clock, max_age=1)
+    check = health.add("it", ScriptedProbe(None, GONE))
+    assert (await soon(health.run())).ok
+    clock.advance(2)
+
+    class Meanwhile(type(check)):  # type: ignore[misc]
+        __slots__ = ()
+
+        @property
+        def failure_max_age(self) -> float | None:
+            check.__class__ = kind
+            before = check.latest
+            InThread(lambda: health.run_sync("it"))
+            until_sync(lambda: check.latest is not before)
+            return None
+
+        @failure_max_age.setter
+        def failure_max_age(self, value: float | None) -> None: ...
+
+    kind, check.__class__ = check.__class__, Meanwhile
+    standing = health._reports.standing("startup")
+    assert standing is None or not standing.ok
+
+
+def test_a_breaker_that_lives_on_keeps_no_health() -> None:
+    breaker = CircuitBreaker()
+    health = Health()
+    health.add("it", lambda: None, breaker=breaker)
+    gone = weakref.ref(health)
+    del health
+    gc.collect()
+    assert gone() is None
+    fail(breaker, 5)
+    assert not breaker.available
+
+
+async def test_the_name_of_a_measurement_is_scrubbed_too() -> None:
+    health = Health()
+    health.add("it", lambda: {"redis://:hunter2@cache": 3})
+    assert dict((await one(health)).measurements) == {"redis://:***@cache": 3}

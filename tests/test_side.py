@@ -561,3 +561,14 @@ def test_a_machine_that_was_asleep_makes_nobody_look_stalled() -> None:
     time.sleep(0.3)  # meanwhile not a tick came
     watch.tick()
     assert watch() == {}
+
+
+def test_where_it_can_not_begin_to_serve_it_says_so(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_left(*_args: object, **_options: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "start_server", none_left)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        health.serve(port=0)

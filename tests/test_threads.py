@@ -268,3 +268,21 @@ def test_a_breaker_hears_of_odd_exceptions_as_failures() -> None:
     assert health.run_sync().results["it"].reason is Reason.FAILED
     assert health.run_sync().results["it"].reason is Reason.CIRCUIT_OPEN
     anyio.run(health.aclose)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_a_hook_that_raises_takes_no_thread_with_it(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hook(*_told: object) -> None:
+        raise error
+
+    def fail() -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(sys, "excepthook", hook)
+    threads = DaemonThreads(limit=1)
+    threads.start(fail)
+    call = Call(ends=True)
+    threads.start(call)
+    until_sync(lambda: call.done)
