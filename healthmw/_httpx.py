@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from healthmw._driver import look_up
+from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def load_httpx2(what: str) -> None:
+    """Load httpx2 for `what`, with all that its first client loads, which takes a while.
+
+    So it happens where a probe is made, and not on the app's event loop in the first run.
+    Raises `MissingExtraError` where it is not installed.
+    """
+    try:
+        import httpx2
+    except ImportError as exc:
+        raise MissingExtraError(what, extra="httpx2") from exc
+    if "httpcore2" not in sys.modules:
+        httpx2.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 class Trace:

@@ -23,7 +23,6 @@ from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
 from healthmw._told import kept, told
 from healthmw._untraced import untraced
-from healthmw._witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from healthmw._loop_protocol import Loop
     from healthmw._model import Measurement
     from healthmw._threads import Job
+    from healthmw._witness import Witness
 
 _GRACE = 0.1
 """How long, in seconds, a probe that was cancelled may clean up before it is called stuck."""
@@ -93,6 +93,8 @@ class Runner:
         self._warned = False
         self._witness: Witness | None = None
         if check.passive and check.breaker is not None:
+            from healthmw._witness import Witness
+
             self._witness = Witness(check, check.breaker, clock)
         self._begin_anew()
 

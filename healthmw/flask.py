@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from healthmw._health import Health
@@ -42,7 +43,7 @@ class HealthMW:
     `options` are those of `Health` and of `HealthMiddleware`; those in `app.config["HEALTHMW"]`, a
     dict, come before them.
 
-    What `add` and `probe` register is part of every app that is initialised afterwards. Where
+    What `add` and `probe` register is part of every app, be it initialised before or after. Where
     Flask-SQLAlchemy was initialised before, its engine becomes the check `database`, and those of
     its binds `database.<bind>`, unless checks have these names already.
 
@@ -57,11 +58,14 @@ class HealthMW:
         self._health = health
         self._options = options
         self._registered: list[tuple[str, Callable[[], Any], dict[str, Any]]] = []
+        self._given: weakref.WeakSet[Health] = weakref.WeakSet()
         if app is not None:
             self.init_app(app)
 
     def add(self, name: str, probe: Callable[[], Any], **policy: Any) -> None:
-        """Register `probe` for every app to come. The policy is that of `Health.add`."""
+        """Register `probe` for every app of this extension. The policy is that of `Health.add`."""
+        for health in self._given:
+            health.add(name, probe, **policy)
         self._registered.append((name, probe, policy))
 
     def probe(self, name: str, **policy: Any) -> Callable[[P], P]:
@@ -96,6 +100,7 @@ class HealthMW:
         for name, probe in _databases(app).items():
             if name not in health:
                 health.add(name, probe)
+        self._given.add(health)
         app.extensions["healthmw"] = health
         # Flask's own way to wrap an app: what is put here runs before any of Flask's handling.
         app.wsgi_app = HealthMiddleware(app.wsgi_app, health, **mounting)  # type: ignore[method-assign]

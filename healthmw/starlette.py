@@ -11,15 +11,18 @@ from healthmw.exceptions import MissingExtraError
 try:
     from starlette.responses import Response
     from starlette.routing import Route
+    from starlette.websockets import WebSocket, WebSocketState
 except ImportError as _exc:
     raise MissingExtraError("healthmw.starlette", extra="starlette") from _exc
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection
 
     from healthmw._health import Health
 
 __all__ = ("HealthApp", "HealthMiddleware", "dependency_unavailable", "health_routes")
+
+_TRY_AGAIN_LATER = 1013  # of IANA's registry of WebSocket close codes
 
 
 def health_routes(health: Health, *, path: str = "/health_check", **options: Any) -> list[Route]:
@@ -37,15 +40,24 @@ def health_routes(health: Health, *, path: str = "/health_check", **options: Any
     ]
 
 
-async def dependency_unavailable(request: Request, exc: Exception) -> Response:
+async def dependency_unavailable(request: HTTPConnection, exc: Exception) -> Any:
     """Answer 503 for a `DependencyUnavailable`, inside of the app.
 
     For `exception_handlers=`: `{DependencyUnavailable: dependency_unavailable}`, and likewise for
     `ExceptionGroup` where task groups make calls. With it, the app's own middleware sees the
-    response, which it does not where the middleware answers.
+    response, which it does not where the middleware answers. A WebSocket gets the 503 before it is
+    accepted, where the server can send one, and after that it is closed with code 1013: try again.
     """
     refused = refusal(exc)
     if refused is None:
         raise exc
-    answer = unavailable(refused, request.method)
-    return Response(answer.body, answer.status, headers=dict(answer.headers))
+    answer = unavailable(refused, request.scope.get("method", "GET"))
+    response = Response(answer.body, answer.status, headers=dict(answer.headers))
+    if not isinstance(request, WebSocket):
+        return response
+    connecting = request.application_state is WebSocketState.CONNECTING
+    if connecting and "websocket.http.response" in request.scope.get("extensions", {}):
+        await request.send_denial_response(response)
+    else:
+        await request.close(_TRY_AGAIN_LATER)
+    return None

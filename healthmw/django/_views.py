@@ -62,4 +62,8 @@ def health_view(
 
 def as_django(answer: Response) -> HttpResponse:
     """Return the response as Django's."""
-    return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+    response = HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+    # Or Django would log each 503, and mail it to the ADMINS, poll after poll: what is wrong has
+    # been logged as it began.
+    response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001 - see log_response()
+    return response

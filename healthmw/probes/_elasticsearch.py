@@ -10,10 +10,10 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace
+from healthmw._httpx import Trace, load_httpx2
 from healthmw._probe import Degraded
 from healthmw._quiet import unlogged
-from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
     import ssl
@@ -69,10 +69,9 @@ class ElasticsearchProbe:
         timeout: float = 2.0,
         client: httpx2.AsyncClient | None = None,
     ) -> None:
-        try:
-            import httpx2
-        except ImportError as exc:
-            raise MissingExtraError("ElasticsearchProbe", extra="httpx2") from exc
+        load_httpx2("ElasticsearchProbe")
+        import httpx2
+
         try:
             parts = urlsplit(url)
             good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0

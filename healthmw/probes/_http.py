@@ -11,9 +11,9 @@ import anyio
 
 from healthmw._bounds import above
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace
+from healthmw._httpx import Trace, load_httpx2
 from healthmw._quiet import unlogged
-from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes._http_health import ACCEPT, judge_health
 from healthmw.probes._http_options import (
     DEFAULT_PORTS,
@@ -128,10 +128,9 @@ class HTTPProbe:
             raise ValueError("verify belongs to the client: set it there when you pass client=")
         self._client = client
         if client is None:
-            try:
-                import httpx2
-            except ImportError as exc:
-                raise MissingExtraError("HTTPProbe", extra="httpx2") from exc
+            load_httpx2("HTTPProbe")
+            import httpx2
+
             # Once and here, because loading the machine's certificates takes a while; and not where
             # no TLS is spoken: this context trusts nobody.
             tls = parts.scheme == "https" or follow_redirects

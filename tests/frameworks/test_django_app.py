@@ -155,6 +155,25 @@ def test_an_unavailable_dependency_is_answered(site: Site) -> None:
     assert "payments" not in found[2]
 
 
+def test_the_admins_get_no_mail_for_each_poll(site: Site) -> None:
+    """Django logs a 5xx as an error, and has the admins told of it, unless it has been logged."""
+    site.setting("ADMINS = [('Ann', 'ann@shop.example')]\nDEBUG = False")
+    site.setting("HEALTHMW = {'max_age': 0}\nMANAGERS = ADMINS")
+    found = site.python("""
+    from django.core import mail
+    from django.test import Client
+    from django.test.utils import setup_test_environment
+    from healthmw.django import health
+    setup_test_environment()
+    health.add("gone", lambda: 1 / 0)
+    client = Client(raise_request_exception=False)
+    statuses = [client.get("/health_check").status_code for _ in range(3)]
+    statuses.append(client.get("/pay", headers={"host": "shop.example"}, secure=True).status_code)
+    print(json.dumps([statuses, len(mail.outbox)]))
+    """)
+    assert found == [[503] * 4, 0]
+
+
 def test_routes_in_place_of_the_middleware(site: Site) -> None:
     site.setting('MIDDLEWARE = []\nALLOWED_HOSTS = ["*"]\nHEALTHMW = {"path": "/up"}')
     with (site.folder / "urls.py").open("a") as urls:

@@ -207,3 +207,18 @@ def test_the_command(arguments: list[str], code: int, shown: str) -> None:
     extension.init_app(app)
     result = app.test_cli_runner().invoke(args=["health-check", *arguments])
     assert (result.exit_code, shown in result.output) == (code, True), result.output
+
+
+def test_what_is_added_after_an_app_was_initialised_is_checked_all_the_same() -> None:
+    """It would be a pass because nothing was asked."""
+    app, own = Flask("one"), Health(max_age=0)
+    extension = HealthMW(app, max_age=0)
+    second = HealthMW(Flask("two"), health=own)
+    extension.add("database", ScriptedProbe(GONE))
+
+    @second.probe("disk")
+    def disk() -> None:
+        return None
+
+    assert app.test_client().get("/health_check").data == b"FAILED: database (failed)"
+    assert list(own.checks) == ["disk"]

@@ -7,8 +7,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.routing import Mount, Route
-from starlette.testclient import TestClient
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from healthmw import DependencyUnavailable, Health
 from healthmw.starlette import HealthMiddleware, dependency_unavailable, health_routes
@@ -96,3 +97,29 @@ def test_the_handler_answers_inside_the_app() -> None:
 async def test_the_handler_is_for_nothing_else() -> None:
     with pytest.raises(OSError, match="gone"):
         await dependency_unavailable(Request({"type": "http"}), GONE)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize("denies", [True, False], ids=["503", "close"])
+def test_the_handler_answers_a_websocket_too(accepted: bool, denies: bool) -> None:
+    async def refuse(socket: WebSocket) -> None:
+        if accepted:
+            await socket.accept()
+        if not denies:
+            socket.scope["extensions"] = {}  # of a server that can only close it
+        raise DependencyUnavailable("payments", retry_after=7)
+
+    app = Starlette(
+        routes=[WebSocketRoute("/pay", refuse)],
+        exception_handlers={DependencyUnavailable: dependency_unavailable},
+    )
+    client = TestClient(app)
+    if denies and not accepted:
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/pay"):
+            pytest.fail("it was accepted")
+        answer = denied.value
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+        return
+    with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/pay") as socket:
+        socket.receive_text()
+    assert closed.value.code == 1013

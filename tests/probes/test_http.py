@@ -16,6 +16,7 @@ import trustme
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import HTTPProbe
 from tests.fakes import FakeServer, drip, garbage, http, reset, silent
+from tests.programs import run_program
 from tests.waiting import foreign_threads, until
 
 if TYPE_CHECKING:
@@ -486,3 +487,29 @@ def test_bad_options(options: dict[str, Any], complaint: str) -> None:
 def test_a_single_host_is_a_mistake() -> None:
     with pytest.raises(TypeError, match=r"write \('other',\)"):
         HTTPProbe("http://localhost/", allow_hosts="other")
+
+
+@pytest.mark.parametrize(
+    "probe", ["HTTPProbe({url!r})", "ElasticsearchProbe({url!r})"], ids=["http", "elasticsearch"]
+)
+def test_the_first_run_loads_nothing_that_takes_a_while(probe: str) -> None:
+    """It would do so on the app's event loop."""
+    out = run_program(
+        f"""
+from healthmw.probes import ElasticsearchProbe, HTTPProbe
+
+probe = {probe.format(url="http://127.0.0.1:1/")}
+before = set(sys.modules)
+
+async def main():
+    try:
+        await probe()
+    except Exception:
+        pass
+
+asyncio.run(main())
+loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(loaded & {{"httpx2", "httpcore2", "h11", "h2", "hpack", "trio"}})
+"""
+    )
+    assert out == "set()\n"
