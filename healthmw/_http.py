@@ -145,7 +145,8 @@ class Endpoint:
                 return sought
             place = sought
         plan = place.plan
-        joined = self._reports.join(plan.name, deadline) if plan.only is None else None
+        shared = plan.only is None and not plan.wishes.fresh
+        joined = self._reports.join(plan.name, deadline) if shared else None
         if joined is not None:
             report = await joined
         else:
@@ -231,6 +232,8 @@ class Endpoint:
             return plain(400, f"{wishes.wrong}\n")
         if standing is not Standing.AUTHORISED:
             return self._refused(standing)
+        if not wishes.only | wishes.exclude:
+            return _Plan(name, wishes, Level.FULL, None)
         members = self.health.members(name)
         only = frozenset(wishes.only or members) - wishes.exclude
         if not only or not (wishes.only | wishes.exclude).issubset(members):

@@ -120,7 +120,8 @@ class Reports:
         if held is not None:
             return held
         group = asked.group
-        joined = self.join(group, asked.deadline) if asked.only is None else None
+        shared = asked.only is None and not asked.fresh
+        joined = self.join(group, asked.deadline) if shared else None
         if joined is not None:
             return await joined
         deadline = time.monotonic() + asked.deadline
@@ -133,11 +134,13 @@ class Reports:
         # For a breaker's trial nobody else is to wait; nor who may be answered from memory, for
         # what is fresh.
         tried = any(self._registry.runners[name].check.refusing for name in begun.runs)
-        if asked.only is None and not asked.fresh and not tried:
+        if shared and not tried:
             self._crowds[group] = crowd
         told = None
         try:
             await wait_for([*begun.runs.values()], deadline, here)
+            while self._begin_again(begun, loop) and time.monotonic() < deadline:
+                await wait_for([*begun.runs.values()], deadline, here)
             report = self._conclude(asked, begun)
             told = report if begun.complete else None
         finally:
@@ -182,7 +185,10 @@ class Reports:
             return held
         begun = self._begin(asked, loop)
         if begun.runs:
-            wait_for_sync([*begun.runs.values()], time.monotonic() + asked.deadline)
+            deadline = time.monotonic() + asked.deadline
+            wait_for_sync([*begun.runs.values()], deadline)
+            while self._begin_again(begun, loop) and time.monotonic() < deadline:
+                wait_for_sync([*begun.runs.values()], deadline)
         return self._conclude(asked, begun)
 
     def _served(self, asked: Asked) -> Report | None:
@@ -208,6 +214,18 @@ class Reports:
             else:
                 begun.results[name] = started
         return begun
+
+    def _begin_again(self, begun: Begun, loop: Callable[[], Loop]) -> bool:
+        """Begin on `loop` what was given up as another one ended; tell whether anything was."""
+        again = [name for name, run in begun.runs.items() if run.given_up_by_another(loop)]
+        for name in again:
+            started = self._registry.runners[name].begin(loop, fresh=True)
+            if isinstance(started, Run):
+                begun.runs[name] = started
+            else:
+                del begun.runs[name]
+                begun.results[name] = started
+        return bool(again)
 
     def _conclude(self, asked: Asked, begun: Begun) -> Report:
         now = time.monotonic()

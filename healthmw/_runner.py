@@ -46,7 +46,7 @@ logger = logging.getLogger("healthmw")
 class Run(Flight):
     """A flight, and what it takes to end it."""
 
-    __slots__ = ("began", "cancel", "job", "loop", "permit", "steps")
+    __slots__ = ("began", "cancel", "given_up", "job", "loop", "permit", "steps")
 
     def __init__(self, timeout: float, on_expiry: Callable[[Run], None]) -> None:
         self.began = time.monotonic()
@@ -56,6 +56,8 @@ class Run(Flight):
         self.loop: Loop | None = None
         self.cancel: Callable[[], None] | None = None
         self.steps = Steps()
+        self.given_up = False
+        """Whether it was cancelled: as its loop came to an end, or the `Health` was closed."""
 
     @property
     def lost(self) -> bool:
@@ -64,6 +66,15 @@ class Run(Flight):
         if loop is None or loop.alive:
             return False
         return loop.ended or time.monotonic() >= self.expires
+
+    def given_up_by_another(self, loop: Callable[[], Loop]) -> bool:
+        """Tell whether it was given up, and on another loop than this one, which may run it anew.
+
+        On the same one it would be given up again.
+        """
+        if not self.given_up or self.loop is None:
+            return False
+        return self.loop.identity is not loop().identity
 
     def extend(self, extra: float) -> None:
         """Make it overdue in `extra` seconds from now."""
@@ -387,6 +398,7 @@ class Runner:
         if run.claim():
             if run.permit is not None:
                 run.permit.cancelled()
+            run.given_up = True
             run.settle(self._unknown())
 
     def _unknown(self) -> Result:

@@ -17,6 +17,7 @@ import pytest
 
 from healthmw import Health, asgi
 from healthmw.access import Caller, Networks, Token, WrongCredentialsError
+from healthmw.testing import ScriptedProbe
 from tests.states import (
     DETAIL,
     PASSWORD,
@@ -874,3 +875,17 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
     assert level(transport, app, headers=RIGHT) == "full"
     assert len(judged) == 3
     assert {len(given) for pair in judged for given in pair} == {32}
+
+
+def test_fresh_asks_anew_and_filters_nothing(transport: Transport) -> None:
+    """What is empty, or passed for good, is that with `fresh` too."""
+    health = Health(max_age=0)
+    app = transport.middleware(health, authorize=Token(TOKEN))
+    assert authorised(transport, app, "fresh=1", "/live").body == b"OKAY"
+    nothing = authorised(transport, app, "fresh=1")
+    assert (nothing.status, nothing.body) == (503, b"FAILED: no check is registered")
+    probe = ScriptedProbe(None, ConnectionError("gone"))
+    health.add("database", probe)
+    for _ in range(2):
+        assert authorised(transport, app, "fresh=1", "/startup").body == b"OKAY"
+    assert probe.calls == 1

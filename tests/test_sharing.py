@@ -722,3 +722,36 @@ def test_readers_that_give_up_leave_nothing_with_those_who_wait() -> None:
         assert (await first).ok
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("reads", ["in a thread", "on a loop"])
+def test_who_waits_elsewhere_is_answered_when_the_loop_of_the_run_ends(reads: str) -> None:
+    """As of an `asyncio.run` in one thread, cut short, whose run those of others wait for."""
+    calls = 0
+
+    async def probe() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.sleep(PATIENCE)
+
+    health = Health(max_age=0, deadline=PATIENCE)
+    health.add("it", probe, timeout=PATIENCE)
+    cut_short = threading.Event()
+
+    async def impatient() -> None:
+        asking = asyncio.create_task(health.run())
+        await until(cut_short.is_set)
+        asking.cancel()
+
+    def read() -> Report:
+        return health.run_sync() if reads == "in a thread" else asyncio.run(health.run())
+
+    first = InThread(lambda: asyncio.run(impatient()))
+    until_sync(lambda: calls)
+    run: Any = health._runners["it"].under_way
+    others = [InThread(read) for _ in range(3)]
+    until_sync(lambda: len(run._waiting) == 4)
+    cut_short.set()
+    first.result()
+    assert [other.result().status for other in others] == [Status.OKAY] * 3
