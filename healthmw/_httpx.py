@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -12,7 +12,9 @@ from healthmw._driver import look_up
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+T = TypeVar("T")
 
 
 def load_httpx2(what: str) -> None:
@@ -29,6 +31,22 @@ def load_httpx2(what: str) -> None:
         httpx2.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
+async def again_if_stale(fetch: Callable[[Trace], Awaitable[T]]) -> T:
+    """Return what `fetch` does; once more where a connection that was kept broke down under it.
+
+    The server may have closed it in this very moment, which tells nothing about it.
+    """
+    import httpx2
+
+    trace = Trace()
+    try:
+        return await fetch(trace)
+    except (httpx2.RemoteProtocolError, httpx2.NetworkError):
+        if trace.connects:
+            raise
+    return await fetch(Trace())
+
+
 class Trace:
     """Steps in where the client makes a connection, which it does seldom.
 
@@ -37,9 +55,12 @@ class Trace:
 
     def __init__(self) -> None:
         self._stream: Any = None
+        self.connects = False
+        """Whether a connection was made for this request, and none that was kept has served it."""
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.started":
+            self.connects = True
             await look_up(info["host"])
         elif event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]

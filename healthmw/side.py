@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -320,7 +321,16 @@ def _checked_port(port: object) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(
+            exc.errno,
+            f"port={port} is in use, perhaps by another worker of this app: give each an address of"
+            " its own, such as unix_socket=f'/run/shop-{os.getpid()}.sock'",
+        ) from exc
 
 
 def _listen_at(file: Path) -> socket.socket:

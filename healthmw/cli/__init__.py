@@ -11,6 +11,7 @@ import sys
 
 from healthmw.cli._exit import COULD_NOT_TELL, WELL, CouldNotTell
 from healthmw.cli._output import emit
+from healthmw.cli._text import without_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself is a tenth of the time to start
@@ -77,7 +78,7 @@ def _run(name: str, words: list[str]) -> int:
         return 128 + 2  # as a shell has it for SIGINT
     except CouldNotTell as exc:
         known = f" {name}" if name in _COMMANDS else ""
-        emit(f"healthmw{known}: {exc}", sys.stderr)
+        emit(f"healthmw{known}: {without_credentials(str(exc))}", sys.stderr)
         return COULD_NOT_TELL
 
 

@@ -116,6 +116,8 @@ def get(
             raise NoAnswer(
                 f"what answers is not HTTP ({type(exc).__name__})", reached=True
             ) from None
+        except ValueError:  # a chunk of a size below 0, say
+            raise NoAnswer("what answers is not HTTP", reached=True) from None
         except OSError as exc:
             raise NoAnswer(_say(exc), reached=True) from None
 

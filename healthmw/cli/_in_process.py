@@ -177,6 +177,8 @@ def named(text: str, *, group: str | None, strict: bool) -> InProcess:
         found = reduce(getattr, attribute.split("."), module)
     except AttributeError:
         raise CouldNotTell(f"{text}: {module_name} has no {attribute!r}; {_hint(module)}") from None
+    except Exception as exc:  # noqa: BLE001 - an app's own code may raise anything
+        raise CouldNotTell(f"{text}: looking it up failed: {scrub_exception(exc)}") from None
     if not isinstance(found, Health):
         raise CouldNotTell(
             f"{text} is no Health but of the type {type(found).__name__!r}; {_hint(module)}"

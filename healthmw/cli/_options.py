@@ -10,10 +10,12 @@ import os
 import re
 
 from healthmw.cli._target import Question, escaped
+from healthmw.cli._text import without_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, NoReturn
 
     from healthmw.cli._http import Headers
 
@@ -23,9 +25,26 @@ _LONGEST = 24 * 3600.0
 _EXPECTED = "OKAY"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains without the credentials that a misplaced word may have."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all of `args`."""
+        found, others = self.parse_known_args(args, namespace)
+        if others:
+            # Of an option that there isn't the name alone: its value may be a token.
+            names = [one.partition("=")[0] if one.startswith("-") else one for one in others]
+            self.error(f"unrecognized arguments: {' '.join(names)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with 2."""
+        super().error(without_credentials(message))
+
+
 def parser(name: str, *, usage: str, about: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of one command, whose help ends in examples."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"healthmw {name}",
         usage=usage,
         description=about,

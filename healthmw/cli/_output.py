@@ -99,14 +99,19 @@ class Progress:
         now = self.elapsed
         text = f"{seconds(now):>8}  {self._now}"
         if self._live:
-            width = os.get_terminal_size(self._stream.fileno()).columns or 80
-            _write(self._stream, f"\r\x1b[2K{clean(text, max(width - 1, 20))}")
+            _write(self._stream, f"\r\x1b[2K{clean(text, max(self._width() - 1, 20))}")
             return
         since = now - self._said_at
         new = self._now != self._said and (since >= _AT_LEAST or not self._said)
         if new or since >= _HEARTBEAT:
             self._said, self._said_at = self._now, now
             emit(text, self._stream)
+
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except OSError:  # the terminal was closed
+            return 80
 
     def clear(self) -> None:
         """Wipe the living line away."""

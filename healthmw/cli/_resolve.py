@@ -46,6 +46,8 @@ def resolve(text: str, args: argparse.Namespace, *, kind: type[Question] = Quest
 
 
 def _health(text: str, args: argparse.Namespace) -> Target:
+    if text.startswith("-"):  # its value may be a token
+        raise CouldNotTell(f"there is no option {text.partition('=')[0]}")
     module, mark, attribute = text.partition(":")
     if not (mark and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))):
         raise CouldNotTell(

@@ -47,7 +47,7 @@ class Rounds:
             found = ask(self._targets, timeout=timeout, stop=self._cut_short)
             if found is None:
                 break
-            self._seen = [self._of_the_release(one) for one in found]
+            self._seen = self._what_counts([self._of_the_release(one) for one in found], timeout)
             in_row = in_row + 1 if all(one.well for one in self._seen) else 0
             self._progress.show(self._saying(in_row))
             if in_row == self._args.passes:
@@ -113,6 +113,18 @@ class Rounds:
         target, one = bad[0]
         count = len(self._targets) - len(bad)
         return f"{count} of {len(self._targets)} well; {target.name}: {one.text}"
+
+    def _what_counts(self, found: list[Observation], timeout: float) -> list[Observation]:
+        """Return `found`, but for those that our own end cut short: what came before tells more."""
+        if timeout >= self._args.request_timeout or not self._seen:
+            return found
+        pairs = zip(self._seen, found, strict=True)
+        return [old if self._is_cut(old, new) else new for old, new in pairs]
+
+    @staticmethod
+    def _is_cut(old: Observation, new: Observation) -> bool:
+        nothing_said = new.answer is None and new.report is None
+        return nothing_said and not new.well and not old.well
 
     def _of_the_release(self, one: Observation) -> Observation:
         """Return `one`, not well if it is an answer of another release than the one asked for."""

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any, Self
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Signals:
-    """Use as a context manager: inside it SIGINT, SIGTERM and SIGHUP are counted, no more.
+    """Use as a context manager: inside it what asks a command to stop is counted, no more.
 
     A handler that raised could do so between a process's start and the line that remembers it.
     A signal that was ignored on entry (nohup, a shell's background job) stays so.

@@ -18,7 +18,7 @@ from healthmw.cli._process import Server
 from healthmw.cli._report import as_json, as_text, unknown_as_json
 from healthmw.cli._signals import Signals
 from healthmw.cli._target import REDIRECT, SUCCESS, HTTPTarget, Question, tls_context
-from healthmw.cli._text import limit
+from healthmw.cli._text import limit, without_credentials
 from healthmw.cli._trial import Pace, Step, Trial, Verdict
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(words: list[str]) -> int:
         return _smoke(args, command or [])
     except CouldNotTell as exc:
         if args.json:
-            emit(json.dumps(unknown_as_json(str(exc))), sys.stdout)
+            emit(json.dumps(unknown_as_json(without_credentials(str(exc)))), sys.stdout)
         raise
 
 
@@ -56,7 +56,7 @@ def _smoke(args: argparse.Namespace, command: list[str]) -> int:
     env = _environment(args, port=endpoint.port)
     ensure_vacant(endpoint)
     progress = Progress()
-    progress.line(f"Starting  {shown}")
+    progress.line(f"Starting  {without_credentials(shown)}")
     progress.line(f"  asking  {target.name} for at most {limit(args.timeout)}")
     with Signals() as signals, adopting_orphans():
         server = Server(words, env=env)

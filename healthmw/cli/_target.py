@@ -233,6 +233,7 @@ def _header(answer: Answer | None, name: str) -> str | None:
 def _refusal(answer: Answer) -> str:
     if answer.status in REDIRECT:
         where = (_header(answer, "Location") or "nowhere").partition("?")[0]
+        where = _text.without_credentials(where)
         return f"{answer.status}, a redirect to {where}: redirects are not followed"
     kind = answer.headers.get_content_type()
     said = _text.first_line(answer.body) if kind == "text/plain" else ""

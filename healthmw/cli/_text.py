@@ -6,6 +6,13 @@ import re
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _QUOTED = 60
+# What stands before the last '@' of a word, and after the scheme if it has one.
+_CREDENTIALS = re.compile(r"((?:^|[\s'\"=(])(?:[\w+.-]+://)?)[^\s'\"]*(?<!\*\*\*)@")
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` without what comes before an '@': of a DSN out of its place, a password."""
+    return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def clean(text: bytes | str, width: int = 400) -> str:

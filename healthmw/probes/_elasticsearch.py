@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace, load_httpx2
+from healthmw._httpx import Trace, again_if_stale, load_httpx2
 from healthmw._probe import Degraded
 from healthmw._quiet import unlogged
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
@@ -113,7 +114,7 @@ class ElasticsearchProbe:
         client = self._client or await self._clients.get()
         try:
             with unlogged(), anyio.fail_after(self._timeout):
-                status, body = await self._fetch(client)
+                status, body = await again_if_stale(functools.partial(self._fetch, client))
         except TimeoutError:
             raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
         except ProbeFailedError:
@@ -135,13 +136,13 @@ class ElasticsearchProbe:
             limits=httpx2.Limits(max_connections=2, max_keepalive_connections=1),
         )
 
-    async def _fetch(self, client: httpx2.AsyncClient) -> tuple[int, bytes]:
+    async def _fetch(self, client: httpx2.AsyncClient, trace: Trace) -> tuple[int, bytes]:
         request = client.build_request(
             "GET",
             self._url,
             headers=self._headers,
             timeout=self._timeout,
-            extensions={"trace": Trace()},
+            extensions={"trace": trace},
         )
         options: dict[str, Any] = {} if self._auth is None else {"auth": self._auth}
         response = await client.send(request, stream=True, follow_redirects=False, **options)

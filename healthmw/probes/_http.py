@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import anyio
 
 from healthmw._bounds import above
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace, load_httpx2
+from healthmw._httpx import Trace, again_if_stale, load_httpx2
 from healthmw._quiet import unlogged
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes._http_health import ACCEPT, judge_health
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from healthmw._probe import Degraded
 
 _MAX_REDIRECTS = 5
+_SAFE = {"GET", "HEAD"}
 
 
 class HTTPProbe:
@@ -150,7 +152,9 @@ class HTTPProbe:
         client = self._client or await self._clients.get()
         try:
             with unlogged(), anyio.fail_after(self._timeout):
-                response, body, whole = await self._fetch(client)
+                fetch = functools.partial(self._fetch, client)
+                repeats = self._client is None and self._method in _SAFE
+                response, body, whole = await (again_if_stale(fetch) if repeats else fetch(Trace()))
         except TimeoutError:
             raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
         except ProbeFailedError:
@@ -186,7 +190,9 @@ class HTTPProbe:
             limits=httpx2.Limits(max_connections=2, max_keepalive_connections=1),
         )
 
-    async def _fetch(self, client: httpx2.AsyncClient) -> tuple[httpx2.Response, bytes, bool]:
+    async def _fetch(
+        self, client: httpx2.AsyncClient, trace: Trace
+    ) -> tuple[httpx2.Response, bytes, bool]:
         """Return the last answer, as much of its body as was read, and whether that is all."""
         request = client.build_request(
             self._method,
@@ -194,7 +200,7 @@ class HTTPProbe:
             # Not compressed, so that max_body bounds the memory: a little may unpack to a lot.
             headers={"Accept-Encoding": "identity", **self._headers},
             timeout=self._timeout,
-            extensions={"trace": Trace()},
+            extensions={"trace": trace},
         )
         options: dict[str, Any] = {} if self._auth is None else {"auth": self._auth}
         for _ in range(_MAX_REDIRECTS + 1):

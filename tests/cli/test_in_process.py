@@ -340,3 +340,18 @@ def test_another_packages_probe_can_not_give_the_password_away(
     run = bench.run("check", "silly://ann:swordfish@nowhere/")
     assert run.code == 2
     assert "RuntimeError: can't use silly://ann:***@nowhere/" in run.err
+
+
+def test_a_look_up_that_raises_is_told_without_secrets(
+    bench: Bench, app: Callable[[str], str]
+) -> None:
+    name = app("""
+    class Settings:
+        @property
+        def health(self):
+            raise ValueError("postgresql://ann:swordfish@db/app is no DSN")
+    settings = Settings()
+    """)
+    run = bench.run("check", f"{name}:settings.health")
+    assert run.code == 2
+    assert "looking it up failed: ValueError: postgresql://ann:***@db/app is no DSN" in run.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.servers import OKAY, answer, answering
+from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from tests.cli.servers import Bench
@@ -275,7 +277,7 @@ _SMOKE = ["--", "true"]
         (["--header=swordfish", *_SMOKE], "--header: a header looks like 'Name: value'"),
         (["--header=X: a\r\nY: b", *_SMOKE], "--header: a header looks like 'Name: value'"),
         (["--header=X: \N{SNOWMAN}", *_SMOKE], "--header: a header looks like 'Name: value'"),
-        (["--time=3", *_SMOKE], "unrecognized arguments: --time=3"),
+        (["--time=3", *_SMOKE], "unrecognized arguments: --time\n"),
     ],
 )
 def test_wrong_usage_says_how_to_mend_it(bench: Bench, words: list[str], said: str) -> None:
@@ -296,3 +298,76 @@ def test_an_interrupted_check_says_nothing_more(bench: Bench) -> None:
         _, err = check.communicate(timeout=60)
     assert check.returncode == 130
     assert err == ""
+
+
+_DSN = "redis://:swordfish@cache"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [_DSN],
+        ["check", "--timeout", _DSN, "app:health"],
+        ["check", "--group", _DSN, "app:health"],
+        ["check", "--headr=X-Token: swordfish", "http://localhost"],
+        ["check", "--tokn=swordfish", "http://localhost"],
+        ["check", "unix:ann:swordfish@host"],
+        ["smoke", "--port", _DSN, *_SMOKE],
+        ["smoke", "--path", _DSN, *_SMOKE],
+        ["smoke", "--scheme", _DSN, *_SMOKE],
+        ["smoke", "--host", _DSN, *_SMOKE],
+        ["smoke", "--procfile", "Procfile", "--process", _DSN],
+        ["smoke", "--json", "--", _DSN],
+        ["wait", "--passes", _DSN, "app:health"],
+        ["completion", _DSN],
+    ],
+)
+def test_a_password_in_the_wrong_place_is_not_repeated(bench: Bench, words: list[str]) -> None:
+    run = bench.run(*words)
+    assert run.code == 2
+    assert run.err
+    assert "swordfish" not in run.err + run.out
+
+
+def test_a_redirect_is_told_without_its_password(bench: Bench) -> None:
+    moved = answer(b"", "302 Found", "Location: http://ann:swordfish@elsewhere/up")
+    with answering(lambda request: moved) as place:
+        run = bench.run("check", f"http://{place}")
+    assert run.code == 1
+    assert "a redirect to http://***@elsewhere/up" in run.out
+
+
+@pytest.mark.parametrize("command", ["check", "wait", "smoke"])
+def test_a_chunk_of_a_size_below_nothing_is_no_http(bench: Bench, command: str) -> None:
+    wrong = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-4\r\nOKAY\r\n0\r\n\r\n"
+    if command == "smoke":
+        run = bench.smoke(f"serve(lambda request: {wrong!r})", timeout="2")
+    else:
+        with answering(lambda request: wrong) as place:
+            run = bench.run(command, "--timeout=1", f"http://{place}")
+    assert run.code in {1, 2}
+    assert "what answers is not HTTP" in run.out
+
+
+@pytest.mark.parametrize("asked", ["hangs up", "quits"])
+def test_no_server_is_left_behind_by_who_leaves(bench: Bench, asked: str) -> None:
+    """Who closes the terminal, or types Ctrl-backslash."""
+    server = bench.script("print('up', flush=True); time.sleep(600)")
+    words = [sys.executable, "-m", "healthmw", "smoke", "--grace=5", "--", *server]
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover - another process, and soon another program
+        os.environ["TERM"] = "xterm"
+        os.execv(words[0], words)  # noqa: S606 - there is none
+    written = b""
+    while b"\x1b[2K" not in written:  # it asks, and the server has been started
+        written += os.read(terminal, 65536)
+    until_sync(bench.processes)
+    if asked == "quits":
+        os.write(terminal, b"\x1c")
+        with contextlib.suppress(OSError):
+            while os.read(terminal, 65536):
+                pass
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + (3 if asked == "quits" else 1)
+    assert bench.processes() == []

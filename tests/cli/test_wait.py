@@ -6,6 +6,7 @@ import itertools
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from tests.cli.servers import OKAY, PLENTY, answer, answering
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.cli.servers import Bench
 
 BAD = answer(b"FAILED: database (timeout)", "503 Unavailable")
@@ -207,3 +210,18 @@ def test_what_is_not_usable(bench: Bench) -> None:
     assert run.code == 2
     assert "there is no command after --" in run.err
     assert bench.run("wait", "gopher://localhost").code == 2
+
+
+def test_what_our_own_end_cuts_short_does_not_hide_what_was_seen(bench: Bench) -> None:
+    asked: list[bytes] = []
+
+    def reply(request: bytes) -> Iterator[bytes]:
+        asked.append(request)
+        if len(asked) > 1:
+            time.sleep(3)
+        yield answer(b"FAILED: database (failed)", "503 Unavailable")
+
+    with answering(reply) as place:
+        run = bench.run("wait", "--timeout=1", "--interval=0.1", f"http://{place}")
+    assert run.code == 1
+    assert "503 FAILED: database (failed)" in run.out

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import itertools
 import logging
+import socket
 import ssl
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +18,12 @@ import pytest
 import trustme
 
 from healthmw.exceptions import ProbeFailedError
-from healthmw.probes import HTTPProbe
+from healthmw.probes import ElasticsearchProbe, HTTPProbe
 from tests.fakes import FakeServer, drip, garbage, http, reset, silent
 from tests.programs import run_program
 from tests.waiting import foreign_threads, until
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import AsyncIterator, Callable
 
     Make = Callable[..., HTTPProbe]
@@ -513,3 +516,56 @@ print(loaded & {{"httpx2", "httpcore2", "h11", "h2", "hpack", "trio"}})
 """
     )
     assert out == "set()\n"
+
+
+def _closing_kept_connections(request_limit: int = 1) -> tuple[socket.socket, list[int]]:
+    """Return a server that closes each connection under the request after `request_limit`."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    asked: list[int] = []
+    body = b'{"status": "green", "number_of_nodes": 1}'
+
+    def converse(client: socket.socket) -> None:
+        with client:
+            for number in itertools.count():
+                if not client.recv(65536):
+                    return
+                asked.append(number)
+                if number == request_limit:
+                    return
+                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+                client.sendall(head.encode() + body)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # it is over
+            while True:
+                threading.Thread(target=converse, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener, asked
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [HTTPProbe, ElasticsearchProbe])
+async def test_a_kept_connection_that_the_server_closes_is_no_failure(kind: Any) -> None:
+    listener, asked = _closing_kept_connections()
+    with listener:
+        probe = kind(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        for _ in range(3):
+            assert await probe()
+        await probe.aclose()
+    assert asked == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.anyio
+async def test_a_new_connection_that_the_server_closes_is_one(anyio_backend_name: str) -> None:
+    listener, asked = _closing_kept_connections(0)
+    with listener:
+        probe = HTTPProbe(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        with pytest.raises(ProbeFailedError, match="disconnected"):
+            await probe()
+        post = HTTPProbe(f"http://127.0.0.1:{listener.getsockname()[1]}/", method="POST")
+        with pytest.raises(ProbeFailedError, match="disconnected"):
+            await post()
+        await probe.aclose()
+        await post.aclose()
+    assert asked == [0, 0]
