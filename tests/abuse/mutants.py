@@ -84,6 +84,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_told": _RESULTS,
     "_damper": (*_RUNNING, "memory"),
     "_witness": ("passive",),
+    "_in_order": (*_BREAKER, "listeners"),
 }
 """What is changed, and the tests of each that are asked first."""
 OTHER_TESTS = (
