@@ -59,6 +59,9 @@ _PORT = re.compile(r"\d{1,5}(?:[\"'<>)\]},;]|$)")
 _PORT_AND_PATH = re.compile(r"\d{1,5}[/?#]")
 _PATHS_MAY_HOLD_AT = ("http", "https", "ws", "wss")
 
+# https://token@host: of HTTP, what stands there alone and is long is a key (Sentry's), or a token.
+_HTTP_KEY = _Form(r"(https?://)[^\s:/?#@\"']{12,256}@", re.IGNORECASE)
+
 # user:password@host without a scheme, as the `netloc` of a parsed URL.
 _NETLOC = _Form(
     r"(?<![\w/@.:+-])(?!(?:mailto|to|cc|bcc|from|by|e-?mail|contact):)"
@@ -177,6 +180,7 @@ _Mask = str | Callable[[re.Match[str]], str]
 _RULES: tuple[tuple[_Form, _Mask], ...] = (
     (_PEM, rf"\1{MASK}\2"),
     (_URL, _mask_url),
+    (_HTTP_KEY, rf"\1{MASK}@"),
     (_NETLOC, rf"\1{MASK}@"),
     (_HEADER, rf"\1\2{MASK}"),
     (_SCHEME, rf"\1{MASK}"),

@@ -181,6 +181,15 @@ def test_a_web_hook_is_a_secret() -> None:
     assert scrub(text) == "POST https://hooks.slack.com/services/*** answered 500"
 
 
+def test_what_stands_alone_before_the_host_of_http_is_a_key() -> None:
+    key = "0123456789abcdef0123456789abcdef"
+    text = (
+        f"https://{key}@o0.ingest.sentry.io/1 and HTTP://x-access-token@host, postgresql://shop@db"
+    )
+    scrubbed = "https://***@o0.ingest.sentry.io/1 and HTTP://***@host, postgresql://shop@db"
+    assert scrub(text) == scrubbed
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_an_ordinary_message_stays_as_it_is(text: str) -> None:
     assert scrub(text) == text
