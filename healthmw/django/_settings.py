@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from inspect import signature
 from typing import Any
 
 from django.conf import settings
@@ -48,6 +49,10 @@ def project_health() -> Health:
         if not isinstance(health, Health):
             raise ImproperlyConfigured(f"HEALTHMW['health'] is {own!r}, which is no Health")
         return health
+    known = [*signature(Health).parameters, "health", "checks", *_MOUNTING]
+    for key in options:
+        if key not in known:
+            raise ImproperlyConfigured(f"HEALTHMW: no key {key!r}, only {', '.join(known)}")
     try:
         health = Health(**options)
     except (TypeError, ValueError) as exc:

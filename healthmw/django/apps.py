@@ -6,6 +6,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import register
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import autodiscover_modules
 
 __all__ = ("HealthConfig",)
@@ -20,7 +21,12 @@ class HealthConfig(AppConfig):
 
     def ready(self) -> None:
         """Set up, once all apps are loaded."""
+        from healthmw.django import _settings
         from healthmw.django._checks import check_settings
 
         register(check_settings)
+        try:
+            _settings.project_health()
+        except (ImproperlyConfigured, ImportError):
+            return  # `manage.py check` says so, and better than each module that uses it
         autodiscover_modules("health")
