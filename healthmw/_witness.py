@@ -26,13 +26,12 @@ class Witness:
         on_request = check.interval is None
         self._lasts = max(_RECENT, check.max_age) if on_request else check.stale_after
         self._heard = self._listen()
-        self._heard_at = -math.inf
+        self.after_fork()
         with contextlib.suppress(Exception):  # a clock may tell the time on an event loop alone
             self._heard_at = clock()
 
     def after_fork(self) -> None:
-        """Forget what was heard. The breaker is not asked: its lock may not be renewed yet."""
-        self._heard = (0, 0)
+        """Let what was heard be too old. No breaker is asked: its lock may not be renewed yet."""
         self._heard_at = -math.inf
 
     def hears_well(self) -> bool:

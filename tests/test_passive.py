@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from healthmw import CircuitBreaker, Health, Reason, Status
@@ -108,11 +109,41 @@ async def test_a_run_under_way_is_waited_for() -> None:
 async def test_calls_of_long_ago_are_no_evidence() -> None:
     it = Fixture()
     it.call()
-    it.clock.advance(3600)
+    it.clock.advance(9)  # and one second more
+    assert await it.detail() == SEEN
+    it.call()
+    it.clock.advance(9.5)
     assert await it.detail() == ""
     assert it.probe.calls == 1
     it.call()
     assert await it.detail() == SEEN
+
+
+async def test_what_was_heard_before_a_fork_is_no_evidence_after_it() -> None:
+    it = Fixture()
+    it.call()
+    it.health._after_fork()  # what a fork calls in the child
+    assert await it.detail() == ""
+    it.call()
+    assert await it.detail() == SEEN
+    assert it.probe.calls == 1
+
+
+def test_a_clock_of_the_event_loop_has_nothing_to_say_before_there_is_one() -> None:
+    probe = ScriptedProbe()
+    health = Health(clock=anyio.current_time, max_age=0)
+    check = health.add("it", probe, breaker=CircuitBreaker(), passive=True)
+
+    async def main() -> list[str]:
+        details = []
+        for _ in range(2):
+            with check.guard():
+                pass
+            details.append((await health.run("it")).results["it"].detail)
+        return details
+
+    assert anyio.run(main) == ["", SEEN]
+    assert probe.calls == 1
 
 
 async def test_in_the_background_calls_are_evidence_for_as_long_as_a_result() -> None:
