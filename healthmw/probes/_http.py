@@ -66,8 +66,9 @@ class HTTPProbe:
     - `headers`: sent with each request, but not to another host after a redirect.
     - `client`: the app's own `httpx2.AsyncClient` (or httpx's), used as it is and never closed; it
       belongs to the loop that the app runs it on. By default the probe keeps one client for each
-      loop, with one idle connection, and `aclose` closes it. That client heeds the environment's
-      proxy settings, as httpx2 does.
+      loop, with one idle connection, and `aclose` closes it. Where the server closes that under a
+      GET or HEAD, it is asked once more, by a new one. That client heeds the environment's proxy
+      settings, as httpx2 does.
     - `timeout`: seconds for all of it: name, connection, TLS, redirects, the whole answer. The
       check's own timeout counts where it is shorter.
 
