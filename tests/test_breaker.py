@@ -1018,6 +1018,31 @@ def test_a_log_that_breaks_down_over_a_listener_hurts_nobody(
     breakdowns.clear()
 
 
+@pytest.mark.parametrize("look", ["state", "retry_after", "snapshot"])
+def test_who_looks_tells_the_listeners_of_a_trial_that_is_overdue(clock: Clock, look: str) -> None:
+    breaker = make_breaker(clock)
+    fail(breaker, 3)
+    clock.now += 1000
+    acquire(breaker)
+    events: list[BreakerEvent] = []
+    breaker.subscribe(events.append)
+    clock.now += 1000
+    seen = getattr(breaker, look)
+    if callable(seen):
+        seen()
+    assert [(event.old, event.new) for event in events] == [(HALF_OPEN, OPEN)]
+
+
+def test_in_a_child_nobody_is_at_a_trial(clock: Clock) -> None:
+    breaker = make_breaker(clock)
+    fail(breaker, 3)
+    clock.now += 1000
+    acquire(breaker)
+    assert breaker.try_acquire() is None
+    breaker._after_fork()  # what a fork calls in the child
+    assert breaker.try_acquire() is not None
+
+
 def test_a_listener_that_is_interrupted_leaves_the_rest_for_the_next_event(clock: Clock) -> None:
     breaker = make_breaker(clock)
     told: list[BreakerEvent] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -13,10 +15,10 @@ pytestmark = pytest.mark.anyio
 
 
 class Fixture:
-    def __init__(self, *, passive: bool = True) -> None:
+    def __init__(self, *, passive: bool = True, **rules: Any) -> None:
         self.clock = ManualClock()
         self.probe = ScriptedProbe()
-        self.breaker = CircuitBreaker(consecutive_failures=3)
+        self.breaker = CircuitBreaker(consecutive_failures=3, **rules)
         self.health = Health(clock=self.clock)
         self.check = self.health.add(
             "payments", self.probe, breaker=self.breaker, passive=passive, timeout=PATIENCE
@@ -37,8 +39,9 @@ class Fixture:
 SEEN = "seen in the app's own calls"
 
 
-async def test_calls_that_go_well_spare_the_probe() -> None:
-    it = Fixture()
+@pytest.mark.parametrize("rules", [{}, {"window_calls": 10}], ids=["in a row", "window"])
+async def test_calls_that_go_well_spare_the_probe(rules: dict[str, Any]) -> None:
+    it = Fixture(**rules)
     for _ in range(3):
         it.call()
         assert await it.detail() == SEEN
