@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -353,3 +353,12 @@ async def test_who_is_slow_to_hear_is_told_one_thing_at_a_time_after_a_restart()
         released.set()
         await until(lambda: told == 2)
     assert most == 1
+
+
+def test_in_a_child_changes_are_told_though_a_thread_was_telling_one() -> None:
+    health, heard = app(None)
+    news: Any = health._runners["database"]._news
+    news._at_it.acquire()  # as a thread has it for as long as it tells
+    health._after_fork()  # what a fork calls in the child
+    health.run_sync()
+    until_sync(lambda: heard)
