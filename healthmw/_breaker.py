@@ -11,7 +11,7 @@ from healthmw._breaker_judge import Judge
 from healthmw._breaker_phase import Phase, Tally
 from healthmw._breaker_rules import read_rules
 from healthmw._breaker_state import BreakerEvent, BreakerSnapshot, BreakerState, Outcome
-from healthmw._fork import in_child
+from healthmw._fork import each_in_child
 from healthmw._jitter import draw as draw_jitter
 from healthmw._native import RLock
 from healthmw._options import check_function
@@ -453,12 +453,4 @@ class CircuitBreaker:
         self._phase.trials.clear()
 
 
-_breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for breaker in _breakers:
-        breaker._after_fork()
-
-
-in_child(_renew_locks)
+_breakers = each_in_child(CircuitBreaker._after_fork)

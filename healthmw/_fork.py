@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, TypeVar
 
 from healthmw._scrub import log_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
 
 _log = logging.getLogger("healthmw")
 
@@ -49,6 +52,19 @@ def each(calls: Iterable[Callable[[], None]]) -> None:
 _forks = _Forks()
 in_child = _forks.in_child
 notice = _forks.notice
+
+
+def each_in_child(renew: Callable[[T], object]) -> weakref.WeakSet[T]:
+    """Return a set: in each child `renew` is called with all that are in it and still alive."""
+    known: weakref.WeakSet[T] = weakref.WeakSet()
+
+    def renew_all() -> None:
+        for one in known:
+            renew(one)
+
+    in_child(renew_all)
+    return known
+
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none, and no fork either
     os.register_at_fork(after_in_child=_forks.happened)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker import CircuitBreaker, Permit
 from healthmw._breaker_state import Outcome
-from healthmw._fork import in_child
+from healthmw._fork import each_in_child
 from healthmw._options import MISSING
 from healthmw._probe import probing
 from healthmw.exceptions import DependencyUnavailable
@@ -52,15 +51,7 @@ class Bulkhead:
         self._free.extend([None] * self._size)
 
 
-_bulkheads: weakref.WeakSet[Bulkhead] = weakref.WeakSet()
-
-
-def _free_places() -> None:
-    for bulkhead in _bulkheads:
-        bulkhead.after_fork()
-
-
-in_child(_free_places)
+_bulkheads = each_in_child(Bulkhead.after_fork)
 
 
 class Call:

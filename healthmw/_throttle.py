@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from healthmw._fork import in_child
+from healthmw._fork import each_in_child
 from healthmw._native import Lock
 
 if TYPE_CHECKING:
@@ -57,15 +56,7 @@ class Throttle:
         return min(left + (self._clock() - when) / _EVERY, _BURST)
 
 
-_throttles: weakref.WeakSet[Throttle] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for throttle in _throttles:
-        throttle.after_fork()
-
-
-in_child(_renew_locks)
+_throttles = each_in_child(Throttle.after_fork)
 
 
 def _network(address: str) -> str:
