@@ -99,6 +99,8 @@ class Results:
             "--quick", action="store_true", help="fewer rounds: to see that it runs"
         )
         options = parser.parse_args()
+        # What is installed has its bytecode; what is measured here has it after the first round.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         self.quick: bool = options.quick
         self._file: Path | None = options.json
         self._tables: dict[str, list[dict[str, Any]]] = {}
