@@ -114,7 +114,11 @@ class Endpoint:
     def prepared(self, words: Words, if_none_match: bytes | str) -> Response | None:
         """Return an answer that is ready to be sent, if there is one and nobody has to be asked."""
         place = self._asked_by_all.get(words)
-        if place is None or place.ready is None:
+        return None if place is None else self._kept(place, if_none_match)
+
+    def _kept(self, place: _Place, if_none_match: bytes | str) -> Response | None:
+        """Return the answer that is kept in `place`, if it holds for what is known now."""
+        if place.ready is None:
             return None
         group, held, until, response = place.ready
         if self._reports.held.get(group) is not held or self._clock() >= until:
@@ -182,8 +186,8 @@ class Endpoint:
         else:
             self._lamed = False
 
-    def _made_of(self, report: Report | None, place: _Place) -> Response | None:
-        """Return what is kept in `place`, if that was made of `report` and is not too old."""
+    def _made_of(self, report: Report, place: _Place) -> Response | None:
+        """Return the answer in `place`, if that was made of `report` and is not too old."""
         if place.prepared is None:
             return None
         made_of, response, until = place.prepared
@@ -194,18 +198,14 @@ class Endpoint:
         if standing not in _GUESSES:
             place = self._asked[self._level(standing)].get(request[:4])
             if place is not None:  # the same words ask for the same
-                return self._kept(request, place)
+                return self._kept(place, request.if_none_match) or place
         plan = self._judged(request, standing)
         if isinstance(plan, Response):
             return plan.without_body() if request.method == "HEAD" else plan
         if not plan.wishes.plain:
             return _Place(plan)  # no two are alike
-        return self._kept(request, self._place(request, plan))
-
-    def _kept(self, request: Request, place: _Place) -> _Place | Response:
-        """Return the answer that is kept in `place`, or `place`."""
-        response = self._made_of(self._reports.peek(place.plan.name), place)
-        return place if response is None else response.conditional(as_text(request.if_none_match))
+        place = self._place(request, plan)
+        return self._kept(place, request.if_none_match) or place
 
     def _judged(self, request: Request, standing: Standing) -> _Plan | Response:
         if request.method not in _METHODS:

@@ -67,6 +67,11 @@ class WrongCredentialsError(HealthError):
 class MissingExtraError(HealthError, ImportError):
     """An optional library is needed and not installed; the message names the extra to install."""
 
-    def __init__(self, what: str, *, extra: str) -> None:
+    def __init__(self, what: str, extra: str) -> None:
+        self.what = what
         self.extra = extra
-        super().__init__(f"{what} needs an optional library: pip install 'healthmw[{extra}]'")
+        super().__init__(what, extra)
+
+    def __str__(self) -> str:
+        """Name what needs the library, and what to install."""
+        return f"{self.what} needs an optional library: pip install 'healthmw[{self.extra}]'"

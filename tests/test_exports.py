@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 
 import healthmw
 import tests.django_project  # noqa: F401 - the Django modules want settings
-from healthmw import probes
+from healthmw import DependencyUnavailable, probes
+from healthmw.exceptions import HealthError, MissingExtraError, ProbeTimeoutError
 
 ROOT = Path(healthmw.__file__).parent
 
@@ -114,3 +116,19 @@ def test_every_probe_has_its_row_on_the_page_of_all_probes() -> None:
     assert sorted(rows) == sorted(there)
     for scheme in re.findall(r"`([a-z+]+)://", inspect.getdoc(probes.probe_from_dsn) or ""):
         assert f"`{scheme.partition('+')[0]}" in page
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DependencyUnavailable("payments", 3.0),
+        MissingExtraError("RedisProbe", extra="redis"),
+        ProbeTimeoutError("not back"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_the_way_to_another_process(error: HealthError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)
