@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -15,15 +15,15 @@ from healthmw._flight import wait_for
 from healthmw._loop import current_loop
 from healthmw._loop_protocol import LoopGoneError
 from healthmw._model import Status
-from healthmw._native import Lock, get_ident
+from healthmw._native import RLock, get_ident
 from healthmw._portal import PORTAL, load_anyio
 from healthmw._runner import Run
 from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
-    from healthmw._breaker import CircuitBreaker
+    from healthmw._check import Check
     from healthmw._loop_protocol import Loop
     from healthmw._model import Result
     from healthmw._runner import Runner
@@ -49,17 +49,31 @@ def _outlived() -> Iterator[None]:
         tell_uncaught(exc)
 
 
+class _Work:
+    """One task in the background."""
+
+    __slots__ = ("cancel", "loop")
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.cancel: Callable[[], None] = lambda: None  # until it is spawned
+
+
 class Background:
-    """The background work of one `Health`. Its state is guarded by its lock."""
+    """The background work of one `Health`. Its state is guarded by its lock.
+
+    That may be taken again by who has it: a task that was dropped with its loop ends wherever the
+    garbage is collected.
+    """
 
     def __init__(self, *, random: Callable[[], float]) -> None:
         self._random = random
-        self._lock = Lock()
+        self._lock = RLock()
         self._home: Loop | None = None
         self._borrowed = False  # whether home is the portal's
-        self._era = 0  # how often it was stopped
-        self._refreshed: dict[Runner, Callable[[], None]] = {}
-        self._recovering: dict[Runner, Callable[[], None]] = {}
+        self._stopped = False
+        self._refreshed: dict[Runner, _Work] = {}
+        self._recovering: dict[Runner, _Work] = {}
 
     def loop(self) -> Loop:
         """Return a loop for work begun by a thread that has none.
@@ -90,12 +104,11 @@ class Background:
         """
         loop = None if aside else current_loop()
         with self._lock:
+            self._stopped = False
             settled = self._home is not None and self._home.alive
             if not settled or (self._borrowed and loop is not None):
-                for cancel in self._refreshed.values():
-                    with contextlib.suppress(LoopGoneError):  # they ended with their loop
-                        cancel()
-                self._refreshed.clear()
+                before, self._refreshed = self._refreshed, {}
+                _cancel(work.cancel for work in before.values())
                 self._home, self._borrowed = loop or PORTAL.loop(), loop is None
                 if loop is not None:
                     load_anyio()
@@ -104,74 +117,107 @@ class Background:
             for runner in runners:
                 interval = runner.check.interval
                 if interval is not None and runner not in self._refreshed:
-                    main = functools.partial(self._refresh, runner, interval, home)
-                    self._refreshed[runner] = home.spawn(main)
+                    main = functools.partial(self._refresh, runner, interval)
+                    self._spawn(self._refreshed, runner, home, main)
 
     def recover(self, runner: Runner) -> None:
         """See to it that the trial of `runner`'s breaker is made when it is due."""
         with self._lock:
-            if runner in self._recovering:
+            known = self._recovering.get(runner)
+            if self._stopped or (known is not None and known.loop.alive):
                 return
             home = self._home
             if home is None or not home.alive:
                 home = current_loop() or PORTAL.loop()
-            main = functools.partial(self._try_again, runner, home, self._era)
-            self._recovering[runner] = home.spawn(main)
+            self._recover_on(home, runner)
+
+    def _recover_on(self, loop: Loop, runner: Runner) -> None:
+        main = functools.partial(self._try_again, runner)
+        self._spawn(self._recovering, runner, loop, main)
+
+    @staticmethod
+    def _spawn(
+        works: dict[Runner, _Work],
+        runner: Runner,
+        loop: Loop,
+        main: Callable[[_Work], Coroutine[Any, Any, None]],
+    ) -> None:
+        work = works[runner] = _Work(loop)
+        try:
+            work.cancel = loop.spawn(functools.partial(main, work))
+        except BaseException:
+            del works[runner]
+            raise
+
+    def _leaves(self, works: dict[Runner, _Work], runner: Runner, work: _Work) -> bool:
+        """Take `work` out of `works`. Return False if it was ended, or another is in its place."""
+        with self._lock:
+            ours = works.get(runner) is work
+            if ours:
+                del works[runner]
+            return ours
 
     async def stop(self, runners: Sequence[Runner]) -> None:
         """End it all, and close the probes."""
         with self._lock:
-            cancels = [*self._refreshed.values(), *self._recovering.values()]
-            self._refreshed.clear()
-            self._recovering.clear()
+            works = [*self._refreshed.values(), *self._recovering.values()]
+            self._refreshed, self._recovering = {}, {}
             self._home = None
-            self._era += 1
-        for cancel in [*cancels, *(runner.cancel for runner in runners)]:
-            try:
-                cancel()
-            except LoopGoneError:
-                continue  # what ran there has ended with it
+            self._stopped = True
+        _cancel([*(work.cancel for work in works), *(runner.cancel for runner in runners)])
         await close_probes(runners)
 
-    async def _refresh(self, runner: Runner, interval: float, loop: Loop) -> None:
-        while True:
-            with _outlived():
-                while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
-                    await anyio.sleep(rest)
-                await self._run_once(runner, loop)
-            pause = interval * (1 + _JITTER * (2 * self._random() - 1))
-            await anyio.sleep(min(pause, runner.check.stale_after - runner.check.timeout))
+    async def _refresh(self, runner: Runner, interval: float, work: _Work) -> None:
+        try:
+            while True:
+                with _outlived():
+                    while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
+                        await anyio.sleep(rest)
+                    await self._run_once(runner, work.loop)
+                pause = interval * (1 + _JITTER * (2 * self._random() - 1))
+                await anyio.sleep(min(pause, runner.check.stale_after - runner.check.timeout))
+        finally:
+            self._leaves(self._refreshed, runner, work)
 
-    async def _try_again(self, runner: Runner, loop: Loop, era: int) -> None:
-        breaker = runner.check.breaker
-        assert breaker is not None  # noqa: S101 - for the type checker: it is what calls us
+    async def _try_again(self, runner: Runner, work: _Work) -> None:
         pause: float | None = 0.0
         try:
             while pause is not None:
                 await anyio.sleep(pause)
                 pause = _INDECISIVE_PAUSE
                 with _outlived():
-                    pause = await self._try_if_due(runner, loop, breaker)
-        finally:
-            with self._lock:
-                if era == self._era:
-                    del self._recovering[runner]
-        if breaker.state in _TO_BE_TRIED:  # opened again before we had said that we leave
-            self.recover(runner)
+                    pause = await self._try_if_due(runner, work.loop)
+        except GeneratorExit:  # dropped with its loop; this may be anywhere, under any lock
+            self._leaves(self._recovering, runner, work)
+            raise
+        except BaseException:  # cancelled: its loop was that of one call, and not the app's
+            if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):
+                with contextlib.suppress(OSError, RuntimeError, MemoryError):  # no thread to be had
+                    self._recover_on(PORTAL.loop(), runner)
+            raise
+        if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):
+            self.recover(runner)  # opened again before we had said that we leave
 
-    async def _try_if_due(
-        self, runner: Runner, loop: Loop, breaker: CircuitBreaker
-    ) -> float | None:
-        """Make the trial if it is due. Return for how long to pause, or None where none will be."""
-        if breaker.state not in _TO_BE_TRIED:
+    async def _try_if_due(self, runner: Runner, loop: Loop) -> float | None:
+        """Make the trial if it is due. Return for how long to pause, or None where none will be.
+
+        A circuit that is closed may yet leave the check in doubt: that takes more passes, or its
+        breaker has closed over the trial of another check. Then the probe settles it.
+        """
+        check, breaker = runner.check, runner.check.breaker
+        assert breaker is not None  # noqa: S101 - for the type checker: it is what calls us
+        if not _is_to_be_tried(runner) and not _is_in_doubt(check):
             return None
         pause = breaker.retry_after
         if not pause and not runner.rest:
             result = await self._run_once(runner, loop)
-            if breaker.state not in _TO_BE_TRIED:
+            passed = result.raw <= Status.DEGRADED
+            if _is_to_be_tried(runner):
+                pause = breaker.retry_after or (0.0 if passed else _INDECISIVE_PAUSE)
+            elif passed and _is_in_doubt(check):
+                pause = check.max_age
+            else:
                 return None
-            decisive = result.raw <= Status.DEGRADED
-            pause = breaker.retry_after or (0.0 if decisive else _INDECISIVE_PAUSE)
         return max(pause or 0.0, runner.rest, _LEAST_PAUSE)
 
     @staticmethod
@@ -182,3 +228,18 @@ class Background:
         await wait_for([run], math.inf, loop)
         assert run.result is not None  # noqa: S101 - for the type checker: it has been waited for
         return run.result
+
+
+def _is_to_be_tried(runner: Runner) -> bool:
+    breaker = runner.check.breaker
+    return breaker is not None and breaker.state in _TO_BE_TRIED
+
+
+def _is_in_doubt(check: Check) -> bool:
+    return check.interval is None and check.latest.status is Status.FAILED
+
+
+def _cancel(cancels: Iterable[Callable[[], None]]) -> None:
+    for cancel in cancels:
+        with contextlib.suppress(LoopGoneError):  # what ran there has ended with its loop
+            cancel()

@@ -10,7 +10,7 @@ from healthmw._breaker_events import Events
 from healthmw._breaker_judge import Judge
 from healthmw._breaker_phase import Phase, Tally
 from healthmw._breaker_rules import read_rules
-from healthmw._breaker_state import BreakerEvent, BreakerSnapshot, BreakerState, Outcome
+from healthmw._breaker_state import BreakerEvent, BreakerSnapshot, BreakerState, Outcome, Watcher
 from healthmw._fork import each_in_child
 from healthmw._jitter import draw as draw_jitter
 from healthmw._native import RLock
@@ -172,7 +172,7 @@ class CircuitBreaker:
         self._past_successes = 0
         self._past_failures = 0
         self._probes_successes = 0
-        self._on_transitions: tuple[weakref.WeakMethod[Callable[[], object]], ...] = ()
+        self._watchers: tuple[weakref.ref[Watcher], ...] = ()
         self._phase = self._new_phase(CLOSED)
         _breakers.add(self)
 
@@ -192,6 +192,9 @@ class CircuitBreaker:
             return Permit(self, phase, self._clock() if self._timed else 0.0)
         now = self._clock()
         due = phase.state is HALF_OPEN or now >= phase.due
+        if due and not trial:
+            for watcher in self._watching():
+                watcher.on_trial_due()
         if not (due and trial) and not self._events.rejections_heard:
             self._rejected.add()  # a crowd that is refused takes no lock
             return None
@@ -369,10 +372,8 @@ class CircuitBreaker:
 
     def _enter(self, phase: Phase, now: float) -> None:
         old, self._phase = self._phase, phase
-        for ref in self._on_transitions:
-            call = ref()
-            if call is not None:
-                call()
+        for watcher in self._watching():
+            watcher.on_transition()
         self._past_successes += old.successes.read()
         self._past_failures += old.failures
         if phase.state is not old.state:
@@ -405,7 +406,7 @@ class CircuitBreaker:
         if self._events.waiting:
             self._events.deliver()
 
-    # For the room's other half: `Health` and the interpreter
+    # For the rest of the house
 
     def _seen(self) -> BreakerState:
         """Return the state, for who may hold a lock: the listeners are told by the next caller."""
@@ -417,14 +418,14 @@ class CircuitBreaker:
         """Return `retry_after`, in the same way."""
         return self._retry_after(self._look())
 
-    def _on_transition(self, call: Callable[[], object]) -> None:
-        """Call `call` in the very moment of each change of state, for as long as its owner lives.
-
-        It is called under the breaker's lock, so it must neither wait nor take one.
-        """
+    def _watch(self, watcher: Watcher) -> None:
+        """Keep `watcher` informed for as long as it lives."""
         with self._lock:
-            known = [ref for ref in self._on_transitions if ref() is not None]
-            self._on_transitions = (*known, weakref.WeakMethod(call))
+            self._watchers = (*map(weakref.ref, self._watching()), weakref.ref(watcher))
+        self._events.subscribe(weakref.WeakMethod(watcher.on_event), rejected=False)
+
+    def _watching(self) -> list[Watcher]:
+        return [watcher for ref in self._watchers if (watcher := ref()) is not None]
 
     def _use(self, clock: Callable[[], float], random_: Callable[[], float]) -> None:
         """Go by these from now on, each where the user gave none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakMethod
 
 from healthmw._in_order import InOrder
 from healthmw._native import Lock
@@ -21,13 +22,19 @@ _logger = logging.getLogger("healthmw")
 _UNTOLD_AT_MOST = 1000
 
 
+class _Subscription(NamedTuple):
+    listener: Callable[[], Listener | None]
+    """What returns the listener: a weak method, for one that may be gone."""
+    rejected: bool
+
+
 class Events(InOrder["BreakerEvent"]):
     """Delivers what is `put` to every listener."""
 
-    __slots__ = ("_changing", "_listeners", "rejections_heard")
+    __slots__ = ("_changing", "_subscriptions", "rejections_heard")
 
     def __init__(self) -> None:
-        self._listeners: tuple[tuple[Listener, bool], ...] = ()
+        self._subscriptions: tuple[_Subscription, ...] = ()
         self.rejections_heard = False
         super().__init__()
 
@@ -36,25 +43,32 @@ class Events(InOrder["BreakerEvent"]):
         super().after_fork()
         self._changing = Lock()
 
-    def subscribe(self, listener: Listener, *, rejected: bool) -> Callable[[], None]:
-        """Call `listener(event)` from now on. Returns what ends it, which may be called twice."""
-        entry = (listener, rejected)
+    def subscribe(
+        self, listener: Listener | WeakMethod[Listener], *, rejected: bool
+    ) -> Callable[[], None]:
+        """Call `listener(event)` from now on. Returns what ends it, which may be called twice.
+
+        A weak method is forgotten when its object is gone.
+        """
+        get = listener if isinstance(listener, WeakMethod) else lambda: listener
+        ours = _Subscription(get, rejected)
 
         def unsubscribe() -> None:
             with self._changing:
-                self._set(tuple(known for known in self._listeners if known is not entry))
+                self._set([one for one in self._subscriptions if one is not ours])
 
         with self._changing:
-            self._set((*self._listeners, entry))
+            self._set([*self._subscriptions, ours])
         return unsubscribe
 
-    def _set(self, listeners: tuple[tuple[Listener, bool], ...]) -> None:
-        self._listeners = listeners
-        self.rejections_heard = any(rejected for _, rejected in listeners)
+    def _set(self, subscriptions: list[_Subscription]) -> None:
+        alive = [one for one in subscriptions if one.listener() is not None]
+        self._subscriptions = tuple(alive)
+        self.rejections_heard = any(one.rejected for one in alive)
 
     def put(self, event: BreakerEvent) -> None:
         """Add `event`; `deliver` is to be called once no lock is held."""
-        if not self._listeners:
+        if not self._subscriptions:
             return
         if event.kind == "rejected" and len(self.waiting) >= _UNTOLD_AT_MOST:
             return  # a listener hangs; the snapshot has the number
@@ -65,8 +79,9 @@ class Events(InOrder["BreakerEvent"]):
         self.hand_on(self._tell)
 
     def _tell(self, event: BreakerEvent) -> None:
-        for listener, rejected in self._listeners:
-            if event.kind == "rejected" and not rejected:
+        for get, rejected in self._subscriptions:
+            listener = get()
+            if listener is None or (event.kind == "rejected" and not rejected):
                 continue
             try:
                 listener(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 
 class BreakerState(StrEnum):
@@ -47,6 +47,19 @@ class BreakerEvent:
     """When, by the breaker's clock: monotonic seconds."""
     retry_after: float | None = None
     """Seconds until a trial is due; None where none will be."""
+
+
+class Watcher(Protocol):
+    """What a breaker tells its checks. It holds them weakly: it may outlive them."""
+
+    def on_transition(self) -> None:
+        """Hear of a change of state in its very moment, under the breaker's lock: take none."""
+
+    def on_event(self, event: BreakerEvent) -> None:
+        """Hear of it once more, in order and without a lock, as listeners do."""
+
+    def on_trial_due(self) -> None:
+        """Hear that a call was refused which may not make the trial that is due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

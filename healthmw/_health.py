@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from healthmw import _native
 from healthmw._background import Background
-from healthmw._breaker_state import BreakerState
-from healthmw._change_log import log_circuit, log_result
+from healthmw._change_log import log_result
 from healthmw._check import Check
 from healthmw._fork import each, in_child, notice
 from healthmw._jitter import draw as draw_jitter
@@ -20,7 +19,7 @@ from healthmw._listeners import Listener, Listeners, StatusChange, instance_id
 from healthmw._loop import current_loop
 from healthmw._model import Reason, Report, Result, Status
 from healthmw._native import RLock
-from healthmw._options import check_function, name_of, seconds
+from healthmw._options import check_function, name_of, names, seconds
 from healthmw._portal import PORTAL
 from healthmw._registry import Registry
 from healthmw._release import release_id
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from healthmw._breaker import CircuitBreaker
-    from healthmw._breaker_state import BreakerEvent
+    from healthmw._circuit import Circuit
     from healthmw._history import History
     from healthmw._probe import Probe
     from healthmw.access import Authorizer
@@ -88,6 +87,7 @@ class Health:
         self._random = random
         self._registry = Registry()
         self._runners = self._registry.runners
+        self._circuits: dict[str, Circuit] = {}  # kept for their breakers, which hold them weakly
         self._started: set[str] = set()  # the checks that have been started once
         self._reports = Reports(self._registry, clock, self.release)
         self._side_servers: list[SideServer] = []
@@ -172,9 +172,12 @@ class Health:
             self._registry.admit(check)
             if breaker is not None:
                 breaker._use(self.clock, self._random)  # noqa: SLF001 - the same house
-                breaker._on_transition(self._reports.circuit_changed)  # noqa: SLF001 - likewise
-                self._listen_to(breaker, name)
             runner = Runner(check, self.clock, self._reports.outdated, self._on_change)
+            if breaker is not None:
+                from healthmw._circuit import Circuit
+
+                circuit = self._circuits[name] = Circuit(runner, self._reports, self._recover)
+                breaker._watch(circuit)  # noqa: SLF001 - the same house
             # Anew each time: other threads may be looking at those there are.
             self._runners = self._registry.runners = {**self._runners, name: runner}
             self._reports.changed()
@@ -258,7 +261,11 @@ class Health:
         no other check of the group is run or counts. Raises `ValueError` when nothing has that
         name, and for an `only` that is empty or names what is not in the group.
         """
-        return await self._run(Asked(group, self.deadline, fresh=fresh, only=only))
+        return await self._run(self._asked(group, fresh=fresh, only=only))
+
+    def _asked(self, group: str, *, fresh: bool, only: Iterable[str] | None) -> Asked:
+        chosen = None if only is None else names("only", only)
+        return Asked(group, self.deadline, fresh=fresh, only=chosen)
 
     async def _run(self, asked: Asked) -> Report:
         here = current_loop()
@@ -274,7 +281,7 @@ class Health:
     ) -> Report:
         """Do what `run()` does, from a thread without an event loop."""
         notice()
-        asked = Asked(group, self.deadline, fresh=fresh, only=only)
+        asked = self._asked(group, fresh=fresh, only=only)
         return self._reports.get_sync(asked, self._background.loop)
 
     def peek(self, group: str) -> Report | None:
@@ -322,25 +329,8 @@ class Health:
         finally:
             log_result(check, old, new, failure)
 
-    def _listen_to(self, breaker: CircuitBreaker, name: str) -> None:
-        """Hear of the circuit of a check. A breaker may outlive this, and must not keep it."""
-        heard = weakref.WeakMethod(self._on_breaker_event)
-
-        def hear(event: BreakerEvent) -> None:
-            on_event = heard()
-            if on_event is not None:
-                on_event(name, event)
-
-        weakref.finalize(self, breaker.subscribe(hear, rejected=False)).atexit = False
-
-    def _on_breaker_event(self, name: str, event: BreakerEvent) -> None:
-        self._runners[name].recorder.circuit(event.new)
-        self._reports.changed()
-        try:
-            if event.new is BreakerState.OPEN:
-                self._background.recover(self._runners[name])
-        finally:
-            log_circuit(name, event)
+    def _recover(self, runner: Runner) -> None:
+        self._background.recover(runner)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(event)` with a `StatusChange` for each change of a check's verdict.

@@ -48,9 +48,9 @@ class History:
     age: float | None = None
     """Seconds since the last result; None if there was none."""
     status: Status = Status.UNKNOWN
-    """The verdict after the last result."""
+    """The verdict: after the last result, or since the circuit opened."""
     unchanged: float | None = None
-    """Seconds since it became `status`; None if there was no result."""
+    """Seconds since it became `status`; None if nothing is known yet."""
     runs: int = 0
     """How often the probe ran, in all."""
     failures: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -82,18 +82,21 @@ class Recorder:
         self._changes: deque[tuple[float, Change]] = deque(maxlen=_CHANGES_KEPT)
         self._circuit: Counter[BreakerState] = Counter()
 
-    def result(self, old: Result, new: Result, now: float) -> None:
-        """Note a result and the one before it; `now` is in monotonic seconds."""
+    def result(self, new: Result, now: float) -> None:
+        """Note a result; `now` is in monotonic seconds."""
         with self._lock:
             self._ended = now
-            if self._turned is None or new.status is not self._status:
-                self._status, self._turned = new.status, now
             if new.duration:  # without one nothing ran: the app's own calls spoke, or it is stuck
                 self._runs += 1
                 self._recent.append(PastRun(new.duration, new.raw))
             if new.raw > Status.DEGRADED:
                 self._failures[new.reason] += 1
-            if new.status is not old.status and old.reason is not Reason.NEVER_RUN and new.when:
+
+    def change(self, old: Result, new: Result, now: float) -> None:
+        """Note a change of the verdict, the first of which is none from anything."""
+        with self._lock:
+            self._status, self._turned = new.status, now
+            if old.reason is not Reason.NEVER_RUN and new.when:
                 self._changed += 1
                 change = Change(when=new.when, old=old.status, new=new.status, reason=new.reason)
                 self._changes.append((now, change))

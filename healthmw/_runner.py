@@ -125,6 +125,7 @@ class Runner:
         self._damper = Damper(self.check)
         self.recorder = Recorder()
         self.check.forget()
+        self._told = self.check.latest
 
     # Reading
 
@@ -178,11 +179,12 @@ class Runner:
     def refused(self) -> Result:
         """Return what an open breaker answers in place of the probe."""
         check = self.check
-        wait = check.retry_after
+        latest, wait = check.latest, check.retry_after
         return replace(
-            check.latest,
+            latest,
             status=Status.FAILED,
             reason=Reason.CIRCUIT_OPEN,
+            detail="" if latest.ok else latest.detail,  # it was no reason to open the circuit
             measurements=NOTHING_MEASURED,
             retry_after=None if wait is None else max(wait, self.rest),
         )
@@ -478,15 +480,34 @@ class Runner:
                 measurements=measurements,
             )
             self._ended = ended
-            self.recorder.result(old, new, ended)
-            if new.status is not old.status or old.reason is Reason.NEVER_RUN:
-                self._news.waiting.append((old, new, failure))
+            self.recorder.result(new, ended)
+            self._note(ended, failure)
             # In one step with the result: who finds no run under way finds what it brought.
             if landed is not None and self._run is landed:
                 self._run = None
         self._on_result()
         self._news.hand_on(self._tell)
         return new
+
+    def review(self) -> None:
+        """Tell of it if the verdict has changed with the circuit."""
+        now = self._clock()
+        with self._lock:
+            run = self._run
+            if run is None or not run.claimed or run.result is not None:
+                self._note(now)
+            # Else one is just being recorded, and its result tells more than that of the circuit.
+        self._news.hand_on(self._tell)
+
+    def _note(self, now: float, failure: str = "") -> None:
+        """Note the verdict, if it is another than was told last. Under the lock."""
+        old, new = self._told, self.check.latest
+        if new.status is not Status.FAILED and self.check.refusing:
+            new = replace(self.refused(), when=datetime.now(UTC))
+        if new.status is not old.status:
+            self._told = new
+            self.recorder.change(old, new, now)
+            self._news.waiting.append((old, new, failure))
 
     def _tell(self, news: tuple[Result, Result, str]) -> None:
         try:

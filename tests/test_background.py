@@ -250,6 +250,25 @@ async def test_a_background_check_goes_on_whatever_the_log_makes_of_it(
     breakdowns.clear()  # what the log breaks down with
 
 
+def test_what_was_cancelled_with_all_the_tasks_of_a_loop_begins_again() -> None:
+    probe = ScriptedProbe()
+    health = Health()
+    health.add("it", probe, interval=0.01)
+
+    async def main() -> None:
+        async with health:
+            await until(lambda: probe.calls)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+            calls = probe.calls
+            health.start()  # as the next request has it
+            await until(lambda: probe.calls > calls + 1)
+
+    asyncio.run(main())
+
+
 def test_without_an_event_loop_it_runs_in_the_portal() -> None:
     probes = [ScriptedProbe(), ScriptedProbe(is_async=False)]
     health = Health()
@@ -560,6 +579,99 @@ def test_trials_end_with_their_loop_and_go_on_in_the_next(backend: str) -> None:
     asyncio.run(health.aclose())
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_trials_outlive_the_loop_of_the_call_that_opened_the_breaker(backend: str) -> None:
+    # Flask runs each async view on a loop of its own, and so does asgiref for Django's.
+    probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=0.05)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    @check.guard(fallback="later")
+    async def charge() -> str:
+        raise GONE
+
+    assert anyio.run(charge, backend=backend) == "later"
+    until_sync(lambda: check.available)
+    assert probe.calls == 1
+    asyncio.run(health.aclose())
+
+
+def test_a_call_that_is_refused_sees_to_the_trial_that_a_closed_loop_has_left() -> None:
+    probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=0.05)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    @check.guard(fallback="later")
+    async def charge() -> str:
+        raise GONE
+
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(charge()) == "later"
+    loop.close()  # without a word to its tasks
+
+    @check.guard(fallback="later")
+    def sell() -> str:
+        return "sold"
+
+    until_sync(lambda: sell() == "sold")
+    assert probe.calls == 1
+    asyncio.run(health.aclose())
+
+
+@anyio_too
+async def test_a_call_that_fails_after_the_end_sets_off_no_trials() -> None:
+    probe = ScriptedProbe(GONE)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02, backoff=1, jitter=0)
+    health = Health()
+    check = health.add("payments", probe, critical=False, breaker=breaker)
+    failing = anyio.Event()
+
+    @check.guard(fallback="later")
+    async def charge() -> None:
+        await failing.wait()
+        raise GONE
+
+    async with anyio.create_task_group() as tasks:
+        async with health:
+            tasks.start_soon(charge)
+            await anyio.wait_all_tasks_blocked()
+        failing.set()
+    assert not check.available
+    await anyio.sleep(0.2)
+    assert await charge() == "later"
+    await anyio.sleep(0.2)
+    assert probe.calls == 0
+
+
+@anyio_too
+async def test_a_circuit_that_has_closed_leaves_no_check_in_doubt() -> None:
+    probe, other = ScriptedProbe(GONE, None), ScriptedProbe(GONE, None)
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=0.05)
+    health = Health(max_age=0.01)
+    check = health.add("payments", probe, breaker=breaker, success_threshold=3)
+    neighbour = health.add("refunds", other, breaker=breaker)
+    await soon(health.run())
+    assert not check.available
+    assert not neighbour.available
+    await until(lambda: check.available and neighbour.available)
+    assert (probe.calls - 1, breaker.available) == (3, True)
+    await health.aclose()
+
+
+@anyio_too
+async def test_a_circuit_that_was_closed_by_hand_has_no_failing_check_run_on_and_on() -> None:
+    probe = ScriptedProbe(GONE)
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=0.05)
+    health = Health(max_age=0)
+    health.add("payments", probe, breaker=breaker)
+    for _ in range(2):
+        await soon(health.run())
+    breaker.reset()
+    await anyio.sleep(0.3)
+    assert probe.calls <= 3
+    await health.aclose()
+
+
 @anyio_too
 async def test_a_breaker_that_opens_just_when_its_trials_end_is_not_forgotten() -> None:
     probe = ScriptedProbe(GONE, None)
@@ -588,7 +700,7 @@ async def test_a_breaker_that_opens_just_when_its_trials_end_is_not_forgotten() 
 
     # White-box: no public name leads into so small a gap.
     meanwhile = Meanwhile()
-    health._background._lock = meanwhile  # type: ignore[assignment]
+    health._background._lock = meanwhile
     await soon(health.run())
     await until(lambda: meanwhile.reopened)
     await until(lambda: breaker.available)

@@ -328,3 +328,28 @@ print(join(child(main)))
 """
     )
     assert out == "0\n"
+
+
+def test_a_child_finds_out_by_itself_that_what_was_down_is_back() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+probe = ScriptedProbe(is_async=False)
+breaker = CircuitBreaker(consecutive_failures=1, open_for=0.2, jitter=0)
+check = Health().add("payments", probe, breaker=breaker)
+
+@check.guard(fallback="later")
+def sell():
+    return "sold"
+
+permit = breaker.try_acquire()
+permit.failure()
+
+def main():
+    assert not check.available
+    until_sync(lambda: sell() == "sold")
+
+print(join(child(main)))
+"""
+    )
+    assert out == "0\n"

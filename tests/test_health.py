@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthmw import Check, Degraded, Health, Reason, Status
+from healthmw import Check, CircuitBreaker, Degraded, Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
-from tests.waiting import until
+from tests.waiting import InThread, until
 
 if TYPE_CHECKING:
     from healthmw import Report
@@ -368,3 +369,38 @@ async def test_who_looked_before_it_passed_does_not_take_it_back() -> None:
         assert health.peek("startup") is not None
     assert [report.ok for report in reports] == [True]
     assert (await health.run("startup")).ok
+
+
+def test_the_garbage_of_one_health_does_not_hold_up_the_next_at_their_breaker() -> None:
+    breaker = CircuitBreaker()
+
+    class Collecting:
+        """In place of the lock under which one comes to the breaker."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+            gc.collect()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    # White-box: the garbage may be collected at any step, and no public name leads to this one.
+    breaker._events._changing = Collecting()  # type: ignore[assignment]
+
+    def come_and_go() -> None:
+        for _ in range(3):
+            Health().add("payments", ScriptedProbe(), breaker=breaker)
+
+    InThread(come_and_go).result()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_checks_that_are_wanted_may_come_from_a_generator(fresh: bool) -> None:
+    health = Health()
+    health.add("a", ScriptedProbe())
+    health.add("b", ScriptedProbe(GONE))
+    assert health.run_sync(only=(name for name in ["a"]), fresh=fresh).ok  # type: ignore[arg-type]
+    assert set(anyio.run(lambda: health.run(only=iter(["a"]))).results) == {"a"}  # type: ignore[arg-type]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from healthmw import Health, Reason, Status, StatusChange
+from healthmw import CircuitBreaker, Health, Reason, Status, StatusChange
 from healthmw.exceptions import ProbeFailedError
 from healthmw.prometheus import HealthCollector
-from healthmw.testing import ScriptedProbe
+from healthmw.testing import ManualClock, ScriptedProbe
 from tests.programs import run_program
 from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
@@ -57,6 +57,46 @@ def test_a_listener_hears_what_changed_and_how_the_whole_stood_then() -> None:
     assert {e.release for e in heard} == {"v42"}
     assert first.when < broke.when < mended.when
     assert first.when.tzinfo is not None
+
+
+def test_a_circuit_that_opens_is_a_change_and_its_trials_are_none() -> None:
+    clock, heard = ManualClock(), Heard()
+    probe = ScriptedProbe(None)
+    breaker = CircuitBreaker(
+        consecutive_failures=1, open_for=10, backoff=1, jitter=0, half_open_calls=2
+    )
+    health = Health(max_age=0, clock=clock)
+    check = health.add("database", probe, breaker=breaker)
+    health.subscribe(heard)
+    runs(health, 1)
+    with pytest.raises(ConnectionError), check.guard():
+        raise ConnectionError("refused")
+    assert health.run_sync().code == 503
+    probe.play(None, BROKEN, None, BROKEN, None)
+    for _ in range(3):  # one trial passes and the other fails, but for the last time
+        clock.advance(10)
+        runs(health, 2)
+    until_sync(lambda: breaker.available)
+    until_sync(lambda: heard and heard[-1].new is OKAY)
+    assert [(e.old, e.new, e.reason, e.report.status) for e in heard] == [
+        (UNKNOWN, OKAY, Reason.OKAY, OKAY),
+        (OKAY, FAILED, Reason.CIRCUIT_OPEN, FAILED),
+        (FAILED, OKAY, Reason.OKAY, OKAY),
+    ]
+    changes = health.history("database").changes
+    assert [(change.old, change.new) for change in changes] == [(OKAY, FAILED), (FAILED, OKAY)]
+    asyncio.run(health.aclose())
+
+
+def test_a_circuit_that_opens_over_the_probes_own_failure_is_told_with_the_failure() -> None:
+    health, heard = Health(max_age=0), Heard()
+    breaker = CircuitBreaker(consecutive_failures=1)
+    health.add("database", ScriptedProbe(None, BROKEN), breaker=breaker)
+    health.subscribe(heard)
+    runs(health, 2)
+    until_sync(lambda: len(heard) == 2)
+    assert (heard[-1].reason, heard[-1].detail) == (Reason.FAILED, "no such table")
+    asyncio.run(health.aclose())
 
 
 def test_the_event_names_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,7 +386,9 @@ async def test_an_outage_is_logged_at_its_ends_and_not_at_each_trial(
         ("ERROR", "check payments: okay -> failed: ConnectionError: gone"),
         ("INFO", "check payments: circuit half_open -> closed"),
         ("INFO", "check payments: failed -> okay"),
+        ("ERROR", "check payments: okay -> failed (circuit_open)"),
         ("WARNING", "check payments: circuit closed -> forced_open"),
+        ("INFO", "check payments: failed -> okay"),
         ("INFO", "check payments: circuit forced_open -> closed"),
     ]
     await health.aclose()
