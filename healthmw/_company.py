@@ -8,13 +8,11 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from healthmw._loop_protocol import LATE
 from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-_LATE = 0.1
-"""A timer that is late by more seconds than this was held up by what blocked the loop."""
 
 _LAST_GRACE = 0.5
 """How long, in seconds, the end of a loop waits for tasks to give in to their cancellation."""
@@ -171,7 +169,7 @@ class TimeLimit:
         late = time.monotonic() - self.due
         if late < 0 or self not in self._alarm:
             return  # it was put off, or has ended by itself, since the alarm rang
-        if late > _LATE and not self._extended:
+        if late > LATE and not self._extended:
             self._extended = True
             extra = min(late, self._seconds)
             self._extend(extra)

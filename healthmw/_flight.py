@@ -28,7 +28,8 @@ _LONGEST = 86400.0
 class Flight:
     """One run of a check. `expires` is when it is overdue, by `time.monotonic()`.
 
-    `on_expiry` is called by a reader who finds it overdue; it claims and settles the flight.
+    `on_expiry` is called by a reader who finds it overdue; it claims and settles the flight, or
+    gives it more time.
     """
 
     __slots__ = ("_lock", "_waiting", "claimed", "expires", "on_expiry", "result")
@@ -99,12 +100,10 @@ def _patience(flights: Sequence[Flight], deadline: float) -> float:
     now = time.monotonic()
     until = deadline
     for flight in flights:
-        if not flight.claimed:
-            overdue = flight.expires + _TICK
-            if overdue <= now:
-                flight.on_expiry(flight)
-            else:
-                until = min(until, overdue)
+        if not flight.claimed and flight.expires + _TICK <= now:
+            flight.on_expiry(flight)
+        if not flight.claimed:  # or it was given more time
+            until = min(until, flight.expires + _TICK)
     return until - now
 
 

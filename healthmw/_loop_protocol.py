@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
+LATE = 0.1
+"""A timer that is late by more seconds than this was held up by what blocked the loop."""
+
+
 class LoopGoneError(RuntimeError):
     """The loop has ended, so nothing can be started on it any more."""
 

@@ -15,6 +15,7 @@ from healthmw._damper import Damper
 from healthmw._flight import Flight
 from healthmw._history import Recorder
 from healthmw._in_order import InOrder
+from healthmw._loop_protocol import LATE
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
 from healthmw._probe import probing, read_outcome
@@ -46,16 +47,18 @@ logger = logging.getLogger("healthmw")
 class Run(Flight):
     """A flight, and what it takes to end it."""
 
-    __slots__ = ("began", "cancel", "given_up", "job", "loop", "permit", "steps")
+    __slots__ = ("began", "cancel", "given_up", "held_up_by", "job", "loop", "permit", "steps")
 
-    def __init__(self, timeout: float, on_expiry: Callable[[Run], None]) -> None:
+    def __init__(self, name: str, timeout: float, on_expiry: Callable[[Run], None]) -> None:
         self.began = time.monotonic()
         super().__init__(self.began + timeout, on_expiry)
         self.permit: Permit | None = None
         self.job: Job | None = None
         self.loop: Loop | None = None
         self.cancel: Callable[[], None] | None = None
-        self.steps = Steps()
+        self.steps = Steps(name)
+        self.held_up_by = ""
+        """The check whose probe blocked the event loop as this one was due; it has more time."""
         self.given_up = False
         """Whether it was cancelled: as its loop came to an end, or the `Health` was closed."""
 
@@ -206,7 +209,7 @@ class Runner:
         under_way = self._run
         if under_way is not None and under_way.result is None and not under_way.lost:
             return under_way
-        ours = Run(self.check.timeout, self.expire)
+        ours = Run(self.check.name, self.check.timeout, self.expire)
         found = self._join(ours, seen)
         if found is ours:
             self._start(ours, loop)
@@ -269,7 +272,8 @@ class Runner:
 
     def _spawn(self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]]) -> None:
         run.loop = loop
-        run.cancel = loop.spawn(functools.partial(self._attempt, run, loop, call))
+        now = time.monotonic()
+        run.cancel = loop.spawn(functools.partial(self._attempt, run, loop, call, now))
 
     def _attempt_in_thread(self, run: Run, loop: Callable[[], Loop]) -> None:
         try:
@@ -291,8 +295,11 @@ class Runner:
         if time.monotonic() >= run.expires:
             self.expire(run)
 
-    async def _attempt(self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]]) -> None:
+    async def _attempt(
+        self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]], spawned: float
+    ) -> None:
         expire = functools.partial(self.expire, run)
+        run.expires += time.monotonic() - spawned  # what kept it from beginning is not its fault
         remaining = max(run.expires - time.monotonic(), 0.0)
         value = None  # where the time limit has ended the call, nobody asks for more
         probing.set(run.permit)
@@ -315,12 +322,22 @@ class Runner:
             self._warn_if_blocking(run)
 
     def expire(self, run: Run) -> None:
-        """Call `run` overdue. It may still come back; until then no other is begun."""
+        """Call `run` overdue. It may still come back; until then no other is begun.
+
+        Where another probe blocks its loop, it is given as much time again, once.
+        """
+        if run.loop is not None and not run.held_up_by and not run.claimed:
+            run.held_up_by = run.steps.held_up(run.loop.thread, LATE)
+            if run.held_up_by:
+                run.extend(self.check.timeout)
+                return
         if run.claim():
             blocked = run.steps.longest
             detail = f"not back within {self.check.timeout:g} s"
             if blocked > self.check.timeout:
                 detail += f"; it blocked the event loop for {blocked:.1f} s"
+            elif run.held_up_by:
+                detail += f"; check {run.held_up_by} blocked the event loop"
             try:
                 if run.permit is not None:
                     run.permit.failure()

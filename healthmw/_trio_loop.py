@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from healthmw._loop_protocol import LateError, LoopGoneError
+from healthmw._loop_protocol import LATE, LateError, LoopGoneError
 from healthmw._native import get_ident
 from healthmw._scrub import tell_uncaught
 
@@ -96,16 +96,30 @@ class TrioLoop:
 
     @contextmanager
     def time_limit(
-        self,
-        seconds: float,
-        expire: Callable[[], None],
-        extend: Callable[[float], None],  # noqa: ARG002 - trio's deadlines can't tell a late timer
+        self, seconds: float, expire: Callable[[], None], extend: Callable[[float], None]
     ) -> Iterator[None]:
         """Cancel the body once it has had `seconds`, and call `expire`."""
-        with trio.move_on_after(seconds) as scope:
+        over = trio.CancelScope()
+
+        # A deadline of the body's own scope could not tell whether it is late.
+        async def watch() -> None:
+            with over:
+                due = trio.current_time() + seconds
+                await trio.sleep_until(due)
+                late = trio.current_time() - due
+                if late > LATE:
+                    extra = min(late, seconds)
+                    extend(extra)
+                    await trio.sleep(extra)
+                scope.cancel()
+
+        with trio.CancelScope() as scope:
+            with contextlib.suppress(RuntimeError):  # the run is about to end, and the body with it
+                trio.lowlevel.spawn_system_task(watch, name="healthmw")
             try:
                 yield
             finally:  # whatever the body made of its cancellation
+                over.cancel()
                 if scope.cancel_called:
                     expire()
 

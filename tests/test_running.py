@@ -525,6 +525,42 @@ async def test_who_blocks_the_loop_is_named_and_nobody_else_suffers(
     assert blamed[0].startswith("check blocks blocked the event loop for 0.6")
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("order", [("blocks", "innocent"), ("innocent", "blocks")])
+@pytest.mark.parametrize("in_thread", [False, True], ids=["on the loop", "from a thread"])
+async def test_an_innocent_check_passes_in_whatever_order_they_begin(
+    order: tuple[str, str], in_thread: bool
+) -> None:
+    async def blocks() -> None:
+        block(0.8)
+
+    async def innocent() -> None:
+        await anyio.sleep(0.05)
+
+    health = Health(max_age=0)
+    for name in order:
+        health.add(name, {"blocks": blocks, "innocent": innocent}[name], timeout=0.4)
+    report = health.run_sync() if in_thread else await soon(health.run())
+    assert report.results["blocks"].reason is Reason.TIMEOUT
+    assert report.results["innocent"].reason is Reason.OKAY
+
+
+def test_who_waits_in_vain_for_another_to_let_go_of_the_loop_names_it() -> None:
+    released = threading.Event()
+
+    async def blocks() -> None:
+        released.wait(PATIENCE)
+
+    health = Health(deadline=PATIENCE)
+    health.add("blocks", blocks, timeout=0.2)
+    health.add("innocent", ScriptedProbe(), timeout=0.2)
+    try:
+        detail = health.run_sync().results["innocent"].detail
+    finally:
+        released.set()
+    assert detail == "not back within 0.2 s; check blocks blocked the event loop"
+
+
 async def test_who_blocks_for_less_than_its_timeout_is_warned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
