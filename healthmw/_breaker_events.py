@@ -85,7 +85,9 @@ class Events(InOrder["BreakerEvent"]):
                 continue
             try:
                 listener(event)
-            except Exception as exc:  # noqa: BLE001 - a listener's failure is nobody's but its own
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:  # noqa: BLE001 - a listener's failure is its own alone
                 # With the exception that the event is due to, which comes from a driver.
                 try:
                     log_exception(_logger, exc, "a listener raised on %r", event)

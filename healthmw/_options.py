@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
 import sys
@@ -112,6 +114,13 @@ def text(option: str, value: object) -> str:
 
 
 def check_function(option: str, value: object) -> None:
-    """Raise `WrongTypeError` unless `value` can be called."""
+    """Raise `WrongTypeError` unless `value` can be called, and is not async: nobody awaits it."""
     if not callable(value):
         raise WrongTypeError(f"{option} must be a function, not {type(value).__name__}")
+    function: object = value
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - not asking whether, but which kind
+    ):
+        raise WrongTypeError(f"{option} must be a sync function, and {value!r} is async")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import math
@@ -15,6 +16,7 @@ import trio
 
 from healthmw import CircuitBreaker
 from healthmw._breaker_state import BreakerEvent, BreakerState, Outcome
+from healthmw._guard import Guard
 from healthmw._window import TimeWindow
 from tests.breaker_kit import (
     CLOSED,
@@ -985,6 +987,28 @@ def test_a_listener_that_raises_is_logged_and_hurts_nobody(
     assert "in the listener" in caplog.text
 
 
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, GeneratorExit])
+def test_what_ends_a_listener_is_not_raised_in_place_of_the_calls_own(
+    clock: Clock, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
+) -> None:
+    def broken(_: BreakerEvent) -> None:
+        raise raised("in the listener")
+
+    breaker = make_breaker(clock, consecutive_failures=1)
+    events: list[BreakerEvent] = []
+    breaker.subscribe(broken)
+    breaker.subscribe(events.append)
+
+    @Guard(name="payments", breaker=breaker)
+    def call() -> None:
+        raise ConnectionError("down")
+
+    with pytest.raises(ConnectionError):
+        call()
+    assert (breaker.state, len(events)) == (OPEN, 1)
+    assert "in the listener" in caplog.text
+
+
 def test_what_a_listener_raises_is_logged_without_its_password(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -1402,6 +1426,33 @@ def test_an_option_of_a_wrong_type_is_named(options: dict[str, Any], message: st
 def test_a_number_that_no_float_can_hold_is_no_number() -> None:
     with pytest.raises(ValueError, match=r"^open_for=inf must be a finite number of seconds"):
         CircuitBreaker(open_for=10**400)
+
+
+class AsyncPredicate:
+    async def __call__(self, _: object) -> bool:
+        return False
+
+
+async def async_predicate(_: object) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    "given",
+    [async_predicate, functools.partial(async_predicate), AsyncPredicate()],
+    ids=["function", "partial", "object"],
+)
+@pytest.mark.parametrize("option", ["is_failure", "is_failure_result", "clock", "random"])
+def test_an_async_function_is_refused_where_nobody_would_await_it(
+    option: str, given: object
+) -> None:
+    with pytest.raises(ValueError, match=f"^{option} must be a sync function"):
+        CircuitBreaker(**{option: given})  # type: ignore[arg-type] # that is what is tested
+
+
+def test_an_async_listener_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^listener must be a sync function"):
+        CircuitBreaker().subscribe(async_predicate)
 
 
 def test_a_listener_that_cannot_be_called_is_refused() -> None:
