@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -21,13 +22,11 @@ from healthmw._options import MISSING, Missing, count, seconds
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterable,
         AsyncIterator,
         Awaitable,
         Callable,
         Coroutine,
         Generator,
-        Iterable,
         Iterator,
     )
     from types import TracebackType
@@ -66,6 +65,12 @@ class _Block:
         self.outer = outer
         self.inside = True
         self.scope: anyio.CancelScope | None = None
+
+
+def _check_items(fallback: object, function: object, *iterable: type) -> None:
+    """Raise `TypeError` unless `fallback` has items. What a function will return is not known."""
+    if fallback is not MISSING and not callable(fallback) and not isinstance(fallback, iterable):
+        raise TypeError(f"fallback has no items, and {function!r} is a generator: give () for none")
 
 
 def _end(
@@ -228,12 +233,14 @@ class Guard(Generic[W_co]):
         if kind == "coroutine function":
             return wrap_coroutine_function(function, gate, timeout)
         if kind == "async generator function":
+            _check_items(gate.fallback, function, AsyncIterable, Iterable)
             return wrap_async_generator_function(function, gate, timeout)
         if timeout is not None:
             raise TypeError(f"timeout= needs an async function, and {function!r} is sync")
         if callable(gate.fallback) and kind_of(gate.fallback) in _ASYNC:
             raise TypeError(f"fallback is async, and {function!r} is not")
         if kind == "generator function":
+            _check_items(gate.fallback, function, Iterable)
             return wrap_generator_function(function, gate)
         return wrap_function(function, gate)
 

@@ -1344,6 +1344,26 @@ def test_a_sync_function_cannot_have_an_async_fallback() -> None:
             guard(fallback=fallback)(call)
 
 
+def test_a_generators_fallback_is_refused_at_once_where_it_has_no_items() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+
+    async def async_items() -> AsyncIterator[int]:
+        yield 1
+
+    for fallback in (None, 0):
+        for function in (items, async_items):
+            with pytest.raises(TypeError, match="fallback has no items"):
+                guard(fallback=fallback)(function)
+    with pytest.raises(TypeError, match="fallback has no items"):
+        guard(fallback=async_items())(items)
+    with_items: list[Any] = [(), "ab", iter([1]), items]
+    for one in with_items:
+        guard(fallback=one)(items)
+        guard(fallback=one)(async_items)
+    guard(fallback=async_items())(async_items)
+
+
 def test_missing_stands_for_no_fallback(breaker: CircuitBreaker) -> None:
     @guard(refusing(), fallback=MISSING)
     def call() -> None:
