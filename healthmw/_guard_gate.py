@@ -133,6 +133,7 @@ class _TrialsCall(Call):
             bulkhead.give_back()
         if self._says_nothing:
             return False
+        self._says_nothing = True  # from here on: a permit is answered once, too
         judge = self._breaker._judge  # noqa: SLF001 - the same house
         failed = expired or judge(exception, result) is Outcome.FAILURE
         if failed:

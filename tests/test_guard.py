@@ -17,9 +17,10 @@ import anyio
 import pytest
 import trio
 
-from healthmw import CircuitBreaker, DependencyUnavailable
+from healthmw import CircuitBreaker, DependencyUnavailable, Health
 from healthmw._guard import Guard
 from healthmw._options import MISSING
+from healthmw.testing import ManualClock
 from tests.breaker_kit import (
     CLOSED,
     HALF_OPEN,
@@ -881,6 +882,30 @@ async def test_an_async_generator_that_hides_its_early_close_is_not_recorded_eit
     with pytest.raises(CallError):
         await generator.aclose()
     assert counts(breaker) == (0, 0)
+
+
+def test_a_generator_closed_early_in_a_trial_fails_no_trial_by_what_it_raises_after() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(consecutive_failures=1)
+    health = Health(max_age=0, clock=clock)
+
+    def rows() -> Generator[int]:
+        try:
+            yield 1
+        finally:
+            raise CallError
+
+    def probe() -> None:
+        generator = check.guard()(rows)()
+        next(generator)
+        with contextlib.suppress(CallError):
+            generator.close()
+
+    check = health.add("it", probe, breaker=breaker)
+    fail(breaker)
+    clock.advance(10)
+    assert health.run_sync().ok
+    assert breaker.state is CLOSED
 
 
 @pytest.mark.anyio
