@@ -7,20 +7,39 @@ and make no permit. Whatever else happens goes the long way, through `Gate.begin
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import AsyncIterable
-from types import CoroutineType
+from concurrent.futures import Future
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from healthmw._guard_gate import Call, Gate
 
 Kind = Literal["function", "coroutine function", "generator function", "async generator function"]
+
+# What a plain function may return before the call that it makes has ended, and what to do instead.
+# By its very type, which costs next to nothing to ask for. Whatever else can be awaited, iterated
+# or entered may be a result all the same: a response, a client, a proxy.
+_AWAIT = "guard an `async def` that awaits it"
+_GENERATE = "guard the generator function itself"
+_UNENDED: dict[type, tuple[str, str]] = {
+    CoroutineType: ("a coroutine", _AWAIT),
+    asyncio.Task: ("a task", _AWAIT),
+    asyncio.Future: ("a future", _AWAIT),
+    Future: ("a future", "guard what waits for its result"),
+    GeneratorType: ("a generator", _GENERATE),
+    AsyncGeneratorType: ("an async generator", _GENERATE),
+    _GeneratorContextManager: ("a context manager", "put @guard below @contextmanager"),
+    _AsyncGeneratorContextManager: ("a context manager", "put @guard below @asynccontextmanager"),
+}
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
@@ -56,8 +75,8 @@ def wrap_function(function: Callable[..., Any], gate: Gate) -> Callable[..., Any
             if (call or gate.late(phase)).end(exc) and answers_failures:
                 return gate.answer(args, kwargs)
             raise
-        if type(result) is CoroutineType:
-            _refuse_coroutine(function, call, result)
+        if type(result) in _UNENDED:
+            _refuse(function, call, result)
         if call is None and not phase.streak:
             phase.hit()
         elif (call or gate.late(phase)).end(None, result) and answers_failures:
@@ -212,15 +231,14 @@ async def _answer_items(
             yield item
 
 
-def _refuse_coroutine(
-    function: object, call: Call | None, coroutine: Coroutine[Any, Any, Any]
-) -> None:
-    """Raise `TypeError`: a call that has not begun can't be judged."""
-    coroutine.close()
+def _refuse(function: object, call: Call | None, result: object) -> None:
+    """Raise `TypeError`: what has not ended, or not begun, can't be judged."""
+    if isinstance(result, CoroutineType):
+        result.close()
     if call is not None:
         call.ignored()
         call.end(None)
+    what, instead = _UNENDED[type(result)]
     raise TypeError(
-        f"{function!r} returned a coroutine, so its guard would hear of no failure: "
-        "guard an `async def` that awaits it"
+        f"{function!r} returned {what}, so its guard would hear of no failure: {instead}"
     )

@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 import weakref
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -584,20 +585,92 @@ def test_what_cannot_be_guarded_is_refused_at_once() -> None:
         guard()(name)
 
 
-def test_a_sync_function_that_returns_a_coroutine_is_not_taken_for_a_success(
+async def charge() -> None: ...
+
+
+def rows() -> Generator[int]:
+    yield 1
+
+
+async def async_rows() -> AsyncGenerator[int]:
+    yield 1
+
+
+async def started() -> asyncio.Task[None]:
+    return asyncio.create_task(charge())
+
+
+async def promised() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+UNENDED: dict[str, tuple[Callable[[], Any], str]] = {
+    "coroutine": (charge, "guard an `async def` that awaits it"),
+    "generator": (rows, "guard the generator function itself"),
+    "async generator": (async_rows, "guard the generator function itself"),
+    "context manager": (contextlib.contextmanager(rows), "put @guard below @contextmanager"),
+    "async context manager": (
+        contextlib.asynccontextmanager(async_rows),
+        "put @guard below @asynccontextmanager",
+    ),
+    "future": (Future[None], "guard what waits for its result"),
+    "task": (lambda: asyncio.run(started()), "guard an `async def` that awaits it"),
+    "promise": (lambda: asyncio.run(promised()), "guard an `async def` that awaits it"),
+}
+
+
+@pytest.mark.parametrize("limited", [None, 1], ids=["closed", "limited"])
+@pytest.mark.parametrize(("returned", "advice"), UNENDED.values(), ids=UNENDED)
+def test_what_has_not_ended_when_it_is_returned_is_not_taken_for_a_success(
+    breaker: CircuitBreaker, returned: Callable[[], Any], advice: str, limited: int | None
+) -> None:
+    def looks_sync() -> Any:
+        return returned()
+
+    guarded: Callable[[], Any] = guard(breaker, max_concurrent=limited)(looks_sync)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=advice):
+            guarded()
+    assert counts(breaker) == (0, 0)
+
+
+def test_a_generator_behind_another_decorator_is_no_evidence_that_all_is_well(
     breaker: CircuitBreaker,
 ) -> None:
-    async def charge() -> None: ...
+    def traced(function: Callable[[], Any]) -> Callable[[], Any]:
+        @functools.wraps(function)
+        def wrapper() -> Any:
+            return function()
 
-    def looks_sync() -> Any:
-        return charge()
+        return wrapper
 
-    for bulkhead in (None, 1):
-        guarded: Callable[[], Any] = guard(breaker, max_concurrent=bulkhead)(looks_sync)
-        for _ in range(2):
-            with pytest.raises(TypeError, match="guard an `async def`"):
-                guarded()
-    assert counts(breaker) == (0, 0)
+    def items() -> Iterator[int]:
+        raise CallError
+        yield 1
+
+    outside: Callable[[], Iterator[int]] = guard(breaker)(traced(items))
+    with pytest.raises(TypeError, match="returned a generator"):
+        outside()
+    inside = traced(guard(breaker)(items))
+    with pytest.raises(CallError):
+        list(inside())
+    assert counts(breaker) == (0, 1)
+
+
+def test_a_result_may_be_iterable_awaitable_and_a_context_manager(breaker: CircuitBreaker) -> None:
+    class Response(contextlib.nullcontext[None]):
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"well"])
+
+        def __await__(self) -> Generator[Any, Any, Response]:
+            return self
+            yield
+
+    response = Response()
+    for result in (response, iter([1]), map(str, [1]), contextlib.nullcontext()):
+        call: Callable[[], object] = guard(breaker)(functools.partial(next, iter([result])))
+        assert call() is result
+    assert counts(breaker) == (4, 0)
 
 
 # Timeouts
