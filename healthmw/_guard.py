@@ -12,6 +12,7 @@ import anyio
 from healthmw._guard_gate import Call, Gate
 from healthmw._guard_wrappers import (
     kind_of,
+    outlasted,
     wrap_async_generator_function,
     wrap_coroutine_function,
     wrap_function,
@@ -78,17 +79,20 @@ def _end(
     kind: type[BaseException] | None,
     exception: BaseException | None,
     traceback: TracebackType | None,
-) -> bool:
-    """Leave `scope`, and return whether it was its time limit that ended the block."""
+) -> tuple[bool, BaseException | None]:
+    """Leave `scope`; return whether the block outlasted it, and what is left of `exception`."""
     try:
-        scope.__exit__(kind, exception, traceback)
+        if scope.__exit__(kind, exception, traceback):
+            exception = None
     except RuntimeError:
         # An async generator that is dropped is closed by another task. Its scope can't be left
         # there; but its time limit must not cut short whatever the task it began in does next.
         scope.deadline = math.inf
         if not isinstance(exception, GeneratorExit):
             raise
-    return scope.cancelled_caught
+    except Exception as rest:  # noqa: BLE001 - a group of exceptions, without the cancellations
+        exception = rest
+    return outlasted(scope, exception), exception
 
 
 # One variable for all guards: a context never lets go of a variable that was set in it.
@@ -107,7 +111,8 @@ class Guard(Generic[W_co]):
       function that is given the call's arguments; for an async function it may be async too. For a
       generator function it is, or returns, an iterable, and answers as long as nothing was yielded.
     - `timeout`: seconds that an async call may take (an async generator: each item). Then it is
-      cancelled and `TimeoutError` raised: a failure, whatever the breaker is told to ignore.
+      cancelled and `TimeoutError` raised: a failure, whatever the breaker is told to ignore, and
+      whatever the call makes of its cancellation.
     - `max_concurrent`: how many calls may be under way at once through this guard. More are refused
       at once, so that a slow dependency can't take every worker; the breaker does not hear of it.
     - `trial`: whether a call may be the trial that decides if the breaker closes again.
@@ -275,15 +280,15 @@ class Guard(Generic[W_co]):
     ) -> None:
         """End the call and tell the breaker how. Raises `TimeoutError` if it took too long."""
         block = self._leave()
-        expired = False
+        expired, rest = False, exception
         try:
             if block.scope is not None:
-                expired = _end(block.scope, kind, exception, traceback)
+                expired, rest = _end(block.scope, kind, exception, traceback)
         finally:
             block.call.end(exception, expired=expired)
         if expired:
             message = f"{self._gate.name} did not answer within {self._timeout:g} s"
-            raise TimeoutError(message) from None
+            raise TimeoutError(message) from rest
 
     def _enter(self) -> _Block:
         if self._gate.fallback is not MISSING:

@@ -89,12 +89,12 @@ class Call:
         bulkhead, self._bulkhead = self._bulkhead, None
         if bulkhead is not None:
             bulkhead.give_back()
-        if self._permit is None and exception is None and not self._phase.streak:
-            self._phase.hit()
-            return False
         if expired:
             self._answer().failure()
             return True
+        if self._permit is None and exception is None and not self._phase.streak:
+            self._phase.hit()
+            return False
         return self._answer().record(exception, result) is Outcome.FAILURE
 
     def _answer(self) -> Permit:

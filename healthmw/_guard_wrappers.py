@@ -184,7 +184,9 @@ def wrap_async_generator_function(
                 call.end(None)
                 return
             except BaseException as exc:
-                if not call.end(exc, expired=limit.expired) or began or not answers_failures:
+                failed = call.end(exc, expired=limit.expired)
+                await limit.close(inner)
+                if not failed or began or not answers_failures:
                     raise
         async for item in _answer_items(gate, args, kwargs):
             yield item
@@ -206,10 +208,36 @@ class _Limit:
         """Await `step` for no longer than the timeout, and then raise `TimeoutError`."""
         if self._timeout is None:
             return await step
-        with anyio.move_on_after(self._timeout):
-            return await step
+        scope = anyio.move_on_after(self._timeout)
+        result = None
+        try:
+            with scope:
+                result = await step
+        except BaseException as exc:
+            if outlasted(scope, exc):
+                raise self._expire(self._timeout) from exc
+            raise
+        if outlasted(scope, None):
+            raise self._expire(self._timeout)
+        return result
+
+    async def close(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Close `generator` if it had been cut short, for it may have an item all the same."""
+        if self.expired:
+            await self.hold(generator.aclose())
+
+    def _expire(self, timeout: float) -> TimeoutError:
         self.expired = True
-        raise TimeoutError(f"{self._name} did not answer within {self._timeout:g} s")
+        return TimeoutError(f"{self._name} did not answer within {timeout:g} s")
+
+
+def outlasted(scope: anyio.CancelScope, exception: BaseException | None) -> bool:
+    """Tell whether what ended with `exception` had been cancelled by its time limit, `scope`.
+
+    Whatever it made of that: an error of its own, or a result, as a thread has that can't be
+    interrupted. Only what ends more than this call is not for its limit to replace.
+    """
+    return scope.cancel_called and (exception is None or isinstance(exception, Exception))
 
 
 async def _answer(gate: Gate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

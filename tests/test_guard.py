@@ -8,6 +8,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 import traceback
 import weakref
 from concurrent.futures import Future
@@ -35,7 +36,14 @@ from tests.breaker_kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Generator,
+        Iterator,
+    )
 
 
 class CallError(Exception):
@@ -746,6 +754,114 @@ async def test_a_block_has_a_timeout_too(breaker: CircuitBreaker) -> None:
         async with guard(breaker, timeout=PATIENCE):
             raise CallError
     assert counts(breaker) == (1, 2)
+
+
+each_kind = pytest.mark.parametrize("kind", ["function", "generator", "block"])
+
+
+async def hang(how: str) -> str:
+    """Wait for ever, and make something else of the cancellation."""
+    try:
+        await anyio.sleep(PATIENCE)
+    except anyio.get_cancelled_exc_class():
+        if how == "converts":
+            raise CallError("interrupted") from None
+        if how == "exits":
+            raise SystemExit("interrupted") from None
+    return "late"
+
+
+async def limited(kind: str, payments: Guard[Any], call: Callable[[], Awaitable[Any]]) -> Any:
+    """Make `call` in one of the ways in which a guard can limit its time."""
+
+    async def function() -> Any:
+        return await call()
+
+    async def generator() -> AsyncIterator[Any]:
+        yield await call()
+
+    if kind == "function":
+        return await payments(function)()
+    if kind == "generator":
+        return [item async for item in payments(generator)()].pop()
+    async with payments:
+        return await call()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["converts", "swallows"])
+@each_kind
+async def test_a_timeout_is_a_failure_whatever_the_call_makes_of_its_cancellation(
+    clock: Clock, kind: str, how: str
+) -> None:
+    breaker = make_breaker(clock, ignore=CallError)
+    payments = guard(breaker, timeout=0.01)
+    for _ in range(3):
+        with pytest.raises(TimeoutError, match="payments did not answer") as caught:
+            await limited(kind, payments, functools.partial(hang, how))
+        assert isinstance(caught.value.__cause__, CallError) == (how == "converts")
+    assert breaker.state is OPEN
+
+
+@pytest.mark.anyio
+async def test_a_late_result_is_answered_by_the_fallback(breaker: CircuitBreaker) -> None:
+    assert await guard(breaker, timeout=0.01, fallback="fallback")(hang)("swallows") == "fallback"
+    assert counts(breaker) == (0, 1)
+
+
+@pytest.mark.anyio
+@each_kind
+async def test_a_timeout_takes_the_place_of_no_interruption(
+    breaker: CircuitBreaker, kind: str
+) -> None:
+    with pytest.raises(SystemExit):
+        await limited(kind, guard(breaker, timeout=0.01), functools.partial(hang, "exits"))
+    assert counts(breaker) == (0, 0)
+
+
+@pytest.mark.anyio
+@each_kind
+async def test_a_timeout_takes_the_place_of_no_cancellation_from_outside(
+    breaker: CircuitBreaker, kind: str
+) -> None:
+    async def both() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.05)  # past its limit
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    with anyio.CancelScope() as scope:
+        await limited(kind, guard(breaker, timeout=0.01), both)
+    assert scope.cancelled_caught
+    assert counts(breaker) == (0, 0)
+
+
+@pytest.mark.anyio
+@each_kind
+async def test_a_timeout_is_a_failure_of_all_the_tasks_of_a_call(clock: Clock, kind: str) -> None:
+    breaker = make_breaker(clock, consecutive_failures=1, ignore=ExceptionGroup)
+
+    async def crowd() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(hang, "converts")
+            group.start_soon(anyio.sleep, PATIENCE)
+
+    with pytest.raises(TimeoutError, match="payments did not answer"):
+        await limited(kind, guard(breaker, timeout=0.01), crowd)
+    assert breaker.state is OPEN
+
+
+@pytest.mark.anyio
+@each_kind
+async def test_what_ends_by_itself_before_its_timeout_is_noticed_is_left_alone(
+    breaker: CircuitBreaker, kind: str
+) -> None:
+    async def compute() -> str:
+        time.sleep(0.05)  # noqa: ASYNC251 - nobody can notice meanwhile
+        return "computed"
+
+    assert await limited(kind, guard(breaker, timeout=0.01), compute) == "computed"
+    assert counts(breaker) == (1, 0)
 
 
 def test_sync_code_cannot_have_a_timeout() -> None:
