@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from healthmw._native import get_ident, in_main_thread, new_queue, start_real_thread
 from healthmw._options import seconds
-from healthmw._scrub import log_exception
+from healthmw._scrub import log_exception, outlived
 from healthmw._timings import warn_of_platform
 
 if TYPE_CHECKING:
@@ -139,26 +139,31 @@ class _Watch:
         began = time.monotonic()
         try:
             self._drain(began)
-        except Exception as exc:  # noqa: BLE001 - whatever happens, the server gets its signal
-            log_exception(logger, exc, "draining failed: the server shuts down at once")
-        self._passes = True
-        # Once more, so that the server's own handler runs where and as it would have.
-        if callable(signal.getsignal(signal.SIGTERM)):
-            signal.pthread_kill(self._thread, signal.SIGTERM)
+        finally:  # whatever happens, the server gets its signal
+            self._passes = True
+            # Once more, so that the server's own handler runs where and as it would have.
+            if callable(signal.getsignal(signal.SIGTERM)):
+                signal.pthread_kill(self._thread, signal.SIGTERM)
 
     def _drain(self, began: float) -> None:
         delays = dict(self._delays)
         for health in delays:
-            health.drain()
+            try:
+                health.drain()
+            except Exception as exc:  # noqa: BLE001 - the others are to drain all the same
+                with outlived():
+                    log_exception(logger, exc, "draining failed")
         until = began + max(delays.values(), default=0.0)
-        logger.info("SIGTERM: the server is to shut down in %.1f s", until - began)
+        with outlived():
+            logger.info("SIGTERM: the server is to shut down in %.1f s", until - began)
         while (left := until - time.monotonic()) > 0:
             try:
                 self._heard.get(timeout=left)
             except Empty:
                 return
             if time.monotonic() - began >= _ECHO:
-                logger.info("SIGTERM again: the server shuts down at once")
+                with outlived():
+                    logger.info("SIGTERM again: the server shuts down at once")
                 return
 
 

@@ -306,9 +306,11 @@ class Health:
         before = self._reports.drain()
         if before is None:
             return
-        logger.info("draining: ready fails from now on")
         old, new = before.status, Status.FAILED
-        self._tell(None, old=old, new=new, reason=Reason.DRAINING, critical=True)
+        try:
+            self._tell(None, old=old, new=new, reason=Reason.DRAINING, critical=True)
+        finally:  # a log may be broken
+            logger.info("draining: ready fails from now on")
 
     @property
     def draining(self) -> bool:

@@ -22,7 +22,7 @@ from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MASK = "***"
 _TEXT_KEPT = 10_000
@@ -302,11 +302,24 @@ def tell_uncaught(exc: BaseException) -> None:
     A hook of the app's gets the exception itself. Where it is Python's own, this prints it,
     scrubbed.
     """
-    if sys.excepthook is not sys.__excepthook__:
-        sys.excepthook(type(exc), exc, exc.__traceback__)
-    elif sys.stderr is not None:
-        with contextlib.suppress(Exception):  # it is closed, or who reads it has gone, or the app's
+    with contextlib.suppress(Exception):  # the hook is broken; or stderr is closed, or the app's
+        if sys.excepthook is not sys.__excepthook__:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+        elif sys.stderr is not None:
             sys.stderr.write(f"{scrub_traceback(exc)}\n")
+
+
+@contextlib.contextmanager
+def outlived() -> Iterator[None]:
+    """Go on after the body, whatever `Exception` it raises: `sys.excepthook` is told of that.
+
+    For what is logged outside of the app's own calls: a log of the app's may be broken there, as a
+    filter is that wants a request.
+    """
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - nobody waits for it to be told
+        tell_uncaught(exc)
 
 
 def _describe(exc: BaseException, secrets: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from healthmw import Health, asgi, wsgi
+from healthmw import Health, Status, asgi, wsgi
+from tests.broken_log import broken_log
 from tests.transports import ask_wsgi
 from tests.waiting import until, until_sync
 
@@ -168,13 +169,14 @@ def test_one_server_after_another_in_one_process(server: Recorder) -> None:
     assert len(server.calls) == 1
 
 
+class Broken(Health):
+    def drain(self) -> None:
+        raise RuntimeError("can't tell redis://:hunter2@cache")
+
+
 def test_whatever_happens_the_server_gets_its_signal(
     server: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(Health):
-        def drain(self) -> None:
-            raise RuntimeError("can't tell redis://:hunter2@cache")
-
     kept = wsgi.HealthMiddleware(hello, Broken(), drain_delay=DELAY)
     term()
     until_sync(lambda: server.calls)
@@ -182,6 +184,33 @@ def test_whatever_happens_the_server_gets_its_signal(
     assert "redis://:***@cache" in caplog.text
     assert "hunter2" not in caplog.text
     assert kept.health.draining is False
+
+
+def test_one_that_can_not_drain_keeps_no_other_from_it(server: Recorder) -> None:
+    healths = well(), Broken(), well()
+    kept = [wsgi.HealthMiddleware(hello, health, drain_delay=DELAY) for health in healths]
+    began = term()
+    until_sync(lambda: server.calls)
+    assert [app.health.draining for app in kept] == [True, False, True]
+    assert server.calls[0][1] - began >= DELAY
+
+
+def test_a_log_that_breaks_down_keeps_no_signal_from_the_server(
+    server: Recorder, breakdowns: list[BaseException]
+) -> None:
+    health, heard = well(), list[Status]()
+    health.subscribe(lambda event: heard.append(event.new))
+    kept = [
+        wsgi.HealthMiddleware(hello, one, drain_delay=DELAY) for one in (Broken(), health, well())
+    ]
+    with broken_log():
+        began = term()
+        until_sync(lambda: server.calls)
+        assert server.calls[0][1] - began >= DELAY
+        assert [app.health.draining for app in kept] == [False, True, True]
+        until_sync(lambda: heard == [Status.FAILED])
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 @pytest.mark.parametrize(
