@@ -74,8 +74,9 @@ class Drainer:
             return False
         if watch is not None:
             watch.stand_aside()
-        self._watch = _Watch(self._delays)
-        return self._watch.begin(handler)
+        watch = _Watch(self._delays)
+        self._watch = watch if watch.begin(handler) else None  # or nobody would try again
+        return self._watch is not None
 
 
 class _Watch:

@@ -131,6 +131,22 @@ def test_the_first_request_will_do_where_the_handler_was_set_later() -> None:
     assert in_child(serves_and_drains)
 
 
+def test_where_there_was_no_thread_to_be_had_the_first_request_tries_again(
+    server: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    health = well()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        app = wsgi.HealthMiddleware(hello, health, drain_delay=DELAY)
+    ask_wsgi(app, path="/health_check")
+    term()
+    until_sync(lambda: server.calls)
+    assert health.draining
+
+
 def test_another_thread_can_do_nothing(server: Recorder) -> None:
     app = wsgi.HealthMiddleware
 
