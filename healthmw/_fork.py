@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from healthmw._scrub import log_exception
+from healthmw._scrub import log_exception, outlived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,13 +41,14 @@ class _Forks:
             self.happened()
 
 
-def each(calls: Iterable[Callable[[], None]]) -> None:
+def each(calls: Iterable[Callable[[], object]]) -> None:
     """Call each, also after one that raised: what it leaves undone must not spoil the others."""
     for call in calls:
         try:
             call()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the others come first
-            log_exception(_log, exc, "in a child process, healthmw could not begin anew")
+            with outlived():
+                log_exception(_log, exc, "in a child process, healthmw could not begin anew")
 
 
 _forks = _Forks()
@@ -59,8 +61,7 @@ def each_in_child(renew: Callable[[T], object]) -> weakref.WeakSet[T]:
     known: weakref.WeakSet[T] = weakref.WeakSet()
 
     def renew_all() -> None:
-        for one in known:
-            renew(one)
+        each(partial(renew, one) for one in known)
 
     in_child(renew_all)
     return known

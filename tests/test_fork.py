@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from healthmw._fork import each
+from tests.broken_log import broken_log
 from tests.programs import run_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -216,6 +217,51 @@ def test_what_can_not_begin_anew_is_logged_and_spares_the_rest(
     assert "could not begin anew" in caplog.text
     assert "no more memory for redis://:***@cache" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_what_can_not_even_be_logged_spares_the_rest_as_well(
+    breakdowns: list[BaseException],
+) -> None:
+    done: list[str] = []
+
+    def breaks() -> None:
+        raise OSError("no more memory")
+
+    with broken_log():
+        each([breaks, lambda: done.append("after")])
+    assert done == ["after"]
+    assert [type(told) for told in breakdowns] == [ZeroDivisionError]
+    breakdowns.clear()
+
+
+def test_one_object_that_can_not_begin_anew_spares_its_like() -> None:
+    out = run_program(
+        CHILDREN
+        + """
+from healthmw._fork import each_in_child
+
+done = []
+
+class Object:
+    def __init__(self, error):
+        self.error = error
+
+def renew(one):
+    if one.error:
+        raise one.error
+    done.append(one)
+
+known = each_in_child(renew)
+objects = [Object(OSError("gone") if n % 2 else None) for n in range(6)]
+known.update(objects)
+
+def main():
+    assert len(done) == 3
+
+print(join(child(main)))
+"""
+    )
+    assert out == "0\n"
 
 
 def test_a_child_does_not_wait_for_a_breaker_that_a_thread_was_at() -> None:
