@@ -17,7 +17,7 @@ from healthmw._options import WrongTypeError, text
 from healthmw._reports import Asked
 from healthmw._request import as_text
 from healthmw._response import Response, plain
-from healthmw._scrub import scrub_exception
+from healthmw._scrub import outlived, scrub_exception
 from healthmw._uwsgi import require_threads
 from healthmw._view import Level
 
@@ -181,7 +181,8 @@ class Endpoint:
             self.health.start()
         except (OSError, RuntimeError, MemoryError) as exc:  # no file, thread or memory to be had
             if not self._lamed:
-                logger.warning("background checks can't be started: %s", scrub_exception(exc))
+                with outlived():
+                    logger.warning("background checks can't be started: %s", scrub_exception(exc))
             self._lamed = True
         else:
             self._lamed = False

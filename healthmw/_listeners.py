@@ -14,7 +14,7 @@ import anyio
 
 from healthmw._native import Condition, RLock, start_real_thread
 from healthmw._options import WrongTypeError
-from healthmw._scrub import scrub_exception
+from healthmw._scrub import outlived, scrub_exception
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,11 +106,12 @@ class Outlet:
                     self._begin()
                 self._news.notify_all()
         if first:
-            logger.warning(
-                "listener %s is too slow: %d events wait for it, and others are dropped",
-                self._name,
-                _UNTOLD_AT_MOST,
-            )
+            with outlived():
+                logger.warning(
+                    "listener %s is too slow: %d events wait for it, and others are dropped",
+                    self._name,
+                    _UNTOLD_AT_MOST,
+                )
 
     def _begin(self) -> None:
         try:
@@ -149,7 +150,8 @@ class Outlet:
             if inspect.isawaitable(told):
                 runner.run(_within_limit(told))
         except BaseException as exc:  # noqa: BLE001 - a listener's failure is nobody's but its own
-            logger.warning("listener %s failed: %s", self._name, scrub_exception(exc))
+            with outlived():
+                logger.warning("listener %s failed: %s", self._name, scrub_exception(exc))
 
     @property
     def idle(self) -> bool:

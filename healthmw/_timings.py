@@ -6,6 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from healthmw._scrub import outlived
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,6 +19,7 @@ _HEROKU = {"startup_timeout": 60.0, "drain_delay": 30.0}
 logger = logging.getLogger("healthmw")
 
 
+@outlived()
 def warn_of_checks(checks: Iterable[Check], deadline: float) -> None:
     """Log a warning for each time of `checks` that can never be had; `deadline` is in seconds."""
     for check in checks:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from healthmw._scrub import scrub_exception
+from healthmw._scrub import outlived, scrub_exception
 from healthmw.exceptions import MissingExtraError
 
 try:
@@ -77,4 +77,5 @@ def _tell(health: Health, group: str, monitor_slug: str, config: MonitorConfig) 
             monitor_config=config,
         )
     except Exception as exc:  # noqa: BLE001 - the next round must come, whatever befell this one
-        _logger.warning("checking in with Sentry: %s", scrub_exception(exc))
+        with outlived():
+            _logger.warning("checking in with Sentry: %s", scrub_exception(exc))

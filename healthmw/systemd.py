@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from healthmw._model import Status
-from healthmw._scrub import scrub_exception
+from healthmw._scrub import outlived, scrub_exception
 from healthmw._view import printable
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class _Reporter:
         try:
             return self._health.run_sync(group)
         except Exception as exc:  # noqa: BLE001 - no thread to be had, say; the next round may do
-            _logger.warning("systemd is not told of %s: %s", group, scrub_exception(exc))
+            with outlived():
+                _logger.warning("systemd is not told of %s: %s", group, scrub_exception(exc))
             return None
 
     def _send(self, *lines: str) -> None:
@@ -123,7 +124,8 @@ class _Reporter:
         except OSError as exc:
             # Once is enough: it would be said twice a period. (Whoever holds it has said it.)
             if self._silent.acquire(blocking=False):
-                _logger.warning("systemd can't be told: %s", scrub_exception(exc))
+                with outlived():
+                    _logger.warning("systemd can't be told: %s", scrub_exception(exc))
 
 
 def _status(report: Report) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +15,12 @@ from healthmw import CircuitBreaker, Health, Reason, Status, StatusChange
 from healthmw.exceptions import ProbeFailedError
 from healthmw.prometheus import HealthCollector
 from healthmw.testing import ManualClock, ScriptedProbe
+from tests.broken_log import broken_log
 from tests.programs import run_program
 from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 OKAY, DEGRADED, UNKNOWN, FAILED = Status.OKAY, Status.DEGRADED, Status.UNKNOWN, Status.FAILED
 BROKEN = ProbeFailedError("no such table")
@@ -215,6 +217,64 @@ def test_what_a_listener_raises_is_logged_and_hurts_nobody(
     assert listener.__qualname__ in failures()[0]
     assert "cAnArY" not in failures()[0]
     until_sync(lambda: len(heard) == 2)
+
+
+@pytest.mark.anyio
+async def test_a_log_that_breaks_down_silences_no_listener(
+    breakdowns: list[BaseException],
+) -> None:
+    health, heard = app(None, BROKEN, None)
+    health.subscribe(raises)
+    fragile = list[Status]()
+
+    def raises_once(event: StatusChange) -> None:
+        fragile.append(event.new)
+        if event.new is OKAY:
+            raises(event)
+
+    health.subscribe(raises_once)
+    with broken_log():
+        async with health:
+            for told in (1, 2, 3):
+                await soon(health.run())
+                await until(lambda told=told: len(fragile) == len(heard) == told)  # type: ignore[misc]
+    assert fragile == [OKAY, FAILED, OKAY]
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
+
+
+@contextmanager
+def too_slow() -> Iterator[Health]:
+    """A `Health` with a listener that is told nothing more: what comes next is dropped."""
+    began, release = threading.Event(), threading.Event()
+
+    def hangs(event: StatusChange) -> None:
+        began.set()
+        release.wait(PATIENCE)
+
+    health = Health(max_age=0)
+    health.add("database", ScriptedProbe(*[None, BROKEN] * 60))
+    health.subscribe(hangs)
+    runs(health, 1)
+    assert began.wait(PATIENCE)
+    runs(health, 100)
+    assert health.events_dropped == 0
+    yield health
+    release.set()
+
+
+def test_a_log_that_breaks_down_over_a_slow_listener_costs_no_other_its_news(
+    breakdowns: list[BaseException],
+) -> None:
+    with too_slow() as health:
+        heard = Heard()
+        health.subscribe(heard)
+        with broken_log():
+            runs(health, 1)
+        until_sync(lambda: heard)
+        assert health.events_dropped == 1
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 def test_a_listener_that_hangs_delays_nobody_and_what_it_misses_is_counted(

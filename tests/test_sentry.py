@@ -13,6 +13,7 @@ from healthmw import Health
 from healthmw.exceptions import ProbeFailedError
 from healthmw.sentry import check_in
 from healthmw.testing import ScriptedProbe
+from tests.broken_log import broken_log
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -92,6 +93,25 @@ def test_a_round_that_fails_is_logged_and_the_next_one_comes(
     end()
     assert "checking in with Sentry: ConnectionError" in caplog.text
     assert "cAnArY" not in caplog.text
+
+
+def test_a_log_that_breaks_down_keeps_no_round_from_coming(
+    sentry: Captured, monkeypatch: pytest.MonkeyPatch, breakdowns: list[BaseException]
+) -> None:
+    def fails(**_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("healthmw.sentry.capture_checkin", fails)
+    monkeypatch.setattr("healthmw.sentry._MINUTE", 0.01)
+    health = Health(max_age=0)
+    probe = ScriptedProbe()
+    health.add("database", probe)
+    with broken_log():
+        end = check_in(health, "shop-ready")
+        until_sync(lambda: probe.calls > 2)
+        end()
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 def test_who_ends_it_ends_its_thread(sentry: Captured) -> None:

@@ -16,6 +16,7 @@ from healthmw import Health, Report
 from healthmw.exceptions import ProbeFailedError
 from healthmw.systemd import notify_systemd
 from healthmw.testing import ScriptedProbe
+from tests.broken_log import broken_log
 from tests.waiting import PATIENCE, until, until_sync
 
 if TYPE_CHECKING:
@@ -178,6 +179,28 @@ def test_a_round_that_fails_is_logged_and_the_next_one_comes(
     until_ready(systemd)
     end()
     assert "systemd is not told of startup: RuntimeError: can't start new thread" in caplog.text
+
+
+def test_a_log_that_breaks_down_keeps_no_round_from_coming(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, breakdowns: list[BaseException]
+) -> None:
+    monkeypatch.setattr("healthmw.systemd._ROUND", 0.05)
+    health = Health()
+    health.add("database", ScriptedProbe())
+    run, failures = health.run_sync, [RuntimeError("can't start new thread")]
+
+    def fails_once(group: str) -> Report:
+        if failures:
+            raise failures.pop()
+        return run(group)
+
+    monkeypatch.setattr(health, "run_sync", fails_once)
+    with broken_log():
+        end = notify_systemd(health)
+        until_ready(systemd)
+        end()
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

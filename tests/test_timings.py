@@ -9,6 +9,7 @@ import pytest
 
 from healthmw import CircuitBreaker, Health, asgi, wsgi
 from healthmw.testing import ScriptedProbe
+from tests.broken_log import broken_log
 from tests.transports import ask_wsgi
 
 
@@ -49,6 +50,15 @@ def test_it_is_told_by_an_app_that_has_no_start_of_its_own(
     for path in ("/", "/database", "/live"):
         ask_wsgi(app, path=path)
     assert len(warned.messages) == 1
+
+
+def test_a_log_that_breaks_down_costs_nobody_the_answer(breakdowns: list[BaseException]) -> None:
+    health = Health(deadline=1)
+    health.add("database", ScriptedProbe(), timeout=2)
+    with broken_log():
+        assert ask_wsgi(wsgi.HealthApp(health), path="/").body == b"OKAY"
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 @pytest.mark.anyio

@@ -27,6 +27,7 @@ from healthmw.webhooks import (
     TeamsWebhook,
     Webhook,
 )
+from tests.broken_log import broken_log
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -254,6 +255,18 @@ def test_that_it_is_sent_again_is_logged_once(
     assert said == ["notice of database: 127.0.0.1 answered 503; it is sent again"]
     assert not [r for r in caplog.records if r.name == "stamina"]
     assert "cAnArY" not in caplog.text
+
+
+def test_a_log_that_breaks_down_keeps_no_notice_from_being_sent_again(
+    service: Service, breakdowns: list[BaseException]
+) -> None:
+    service.answers.extend([(503, {})] * 2)
+    shop = Shop(SlackWebhook(service.url, service="shop"))
+    with broken_log():
+        shop.sees(BROKEN)
+        service.wait_for(3)
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from healthmw._model import Status
 from healthmw._options import seconds
 from healthmw._quiet import unlogged
+from healthmw._scrub import outlived
 from healthmw._view import printable
 from healthmw.exceptions import HealthError, MissingExtraError
 
@@ -96,7 +97,8 @@ class Notifier(ABC):
             pause = _pause(error, failures)
             if pause and failures == 1:
                 said = self._said(error)
-                _logger.warning("notice of %s: %s; it is sent again", event.check, said)
+                with outlived():
+                    _logger.warning("notice of %s: %s; it is sent again", event.check, said)
             return pause
 
         try:
