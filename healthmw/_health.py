@@ -447,8 +447,11 @@ class Health:
         side_servers, self._side_servers = self._side_servers, []
         for server in side_servers:
             server.close()
-        await self._background.stop(list(self._runners.values()))
-        await self._listeners.aclose()
+        try:
+            await self._background.stop(list(self._runners.values()))
+            await self._listeners.farewell()
+        finally:  # whoever closes may be cancelled
+            self._listeners.close()
 
     async def __aenter__(self) -> Self:
         self.validate()

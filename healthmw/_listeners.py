@@ -81,6 +81,7 @@ class Outlet:
         self._listener = listener
         self._name = getattr(listener, "__qualname__", type(listener).__qualname__)
         self.dropped = 0
+        self._removed = False
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -93,8 +94,10 @@ class Outlet:
         self._ending = False  # whether that is to end
 
     def put(self, event: StatusChange) -> None:
-        """Have the listener told, unless too much is waiting for it already."""
+        """Have the listener told, unless it is removed or too much is waiting for it already."""
         with self._news:
+            if self._removed:
+                return
             if len(self._waiting) >= _UNTOLD_AT_MOST:
                 self.dropped += 1
                 first = self.dropped == 1
@@ -159,10 +162,11 @@ class Outlet:
         with self._news:
             return not self._waiting and not self._busy
 
-    def close(self) -> None:
-        """End the thread after the event it is telling."""
+    def close(self, *, removed: bool = False) -> None:
+        """End the thread after the event it is telling; with `removed`, for good."""
         with self._news:
             self._ending = True
+            self._removed = self._removed or removed
             self._news.notify_all()
 
 
@@ -194,7 +198,7 @@ class Listeners:
         def remove() -> None:
             with self._lock:
                 self._outlets = tuple(known for known in self._outlets if known is not outlet)
-            outlet.close()
+            outlet.close(removed=True)
 
         return remove
 
@@ -214,12 +218,15 @@ class Listeners:
         for outlet in self._outlets:
             outlet.after_fork()
 
-    async def aclose(self) -> None:
-        """Wait a little until all is told, and end the threads."""
+    async def farewell(self) -> None:
+        """Wait a little until all is told."""
         give_up = time.monotonic() + _FAREWELL
         while not all(outlet.idle for outlet in self._outlets):
             if time.monotonic() >= give_up:
                 break
             await anyio.sleep(0.01)
+
+    def close(self) -> None:
+        """End the threads."""
         for outlet in self._outlets:
             outlet.close()

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from healthmw import CircuitBreaker, Health, Reason, Status, StatusChange
@@ -17,7 +18,7 @@ from healthmw.prometheus import HealthCollector
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.broken_log import broken_log
 from tests.programs import run_program
-from tests.waiting import PATIENCE, InThread, soon, until, until_sync
+from tests.waiting import PATIENCE, InThread, foreign_threads, soon, until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -277,6 +278,28 @@ def test_a_log_that_breaks_down_over_a_slow_listener_costs_no_other_its_news(
     breakdowns.clear()
 
 
+def test_who_unsubscribes_while_others_are_being_told_hears_no_more() -> None:
+    class Removes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "too slow" in record.getMessage():
+                unsubscribe()
+
+    with too_slow() as health:
+        removed, last = Heard(), Heard()
+        unsubscribe = health.subscribe(removed)
+        health.subscribe(last)
+        handler, logger = Removes(), logging.getLogger("healthmw")
+        logger.addHandler(handler)
+        before = foreign_threads()
+        try:
+            runs(health, 1)
+        finally:
+            logger.removeHandler(handler)
+        until_sync(lambda: last)
+        assert len(foreign_threads() - before) == 1  # that of the last one
+        assert not removed
+
+
 def test_a_listener_that_hangs_delays_nobody_and_what_it_misses_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -353,6 +376,28 @@ async def test_closing_does_not_wait_for_a_listener_that_hangs() -> None:
         await health.run()
         await soon(health.aclose())
     release.set()
+
+
+@pytest.mark.anyio
+async def test_a_closing_that_is_cut_short_ends_the_threads_as_well() -> None:
+    closing = anyio.Event()
+
+    class Probe(ScriptedProbe):
+        async def aclose(self) -> None:
+            closing.set()
+            await anyio.sleep_forever()
+
+    health = Health()
+    health.add("database", Probe())
+    threads: list[threading.Thread] = []
+    health.subscribe(lambda event: threads.append(threading.current_thread()))
+    await health.run()
+    await until(lambda: threads)
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.aclose)
+        await soon(closing.wait())
+        group.cancel_scope.cancel()
+    await until(lambda: not threads[0].is_alive())
 
 
 def test_a_forked_child_tells_its_own_news_only() -> None:
