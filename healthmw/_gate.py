@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from healthmw._loop import current_loop
 from healthmw._loop_protocol import LateError
 from healthmw._options import WrongTypeError
-from healthmw._scrub import scrub_exception
+from healthmw._scrub import outlived, scrub_exception
 from healthmw._throttle import Throttle
 from healthmw._view import Level
 from healthmw.exceptions import WrongCredentialsError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from healthmw.access import Authorizer, Caller
+
+_REFUSALS = (Exception, SystemExit)
+"""What an authorizer may raise. A `SystemExit` would end the loop, and with it the server."""
 
 logger = logging.getLogger("healthmw")
 
@@ -99,12 +102,13 @@ class Gate:
     def _warn_of(self, late: int, seconds: float) -> None:
         if late not in self._late:
             self._late.add(late)
-            logger.warning(
-                "authorize: number %d was not back within the %g s that all have together; "
-                "it grants nothing",
-                late + 1,
-                seconds,
-            )
+            with outlived():
+                logger.warning(
+                    "authorize: number %d was not back within the %g s that all have together; "
+                    "it grants nothing",
+                    late + 1,
+                    seconds,
+                )
 
     def _inquiry(self, caller: Caller) -> _Inquiry:
         throttled = self._throttle.wait(caller.peer) > 0
@@ -180,9 +184,10 @@ class _Inquiry:
             self._guessable.add(self._asked)
             self.wrong = True
             self.unheard = self.unheard or self._throttled
-        elif isinstance(exc, Exception):
-            logger.error("authorize: nothing is granted: %s", scrub_exception(exc))
-        return isinstance(exc, Exception)
+        elif isinstance(exc, _REFUSALS):
+            with outlived():
+                logger.error("authorize: nothing is granted: %s", scrub_exception(exc))
+        return isinstance(exc, _REFUSALS)
 
 
 def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[Authorizer, ...]:

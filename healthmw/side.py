@@ -28,7 +28,7 @@ from healthmw._options import WrongTypeError, seconds
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
-from healthmw._scrub import log_exception
+from healthmw._scrub import log_exception, outlived
 from healthmw._watch import Watch
 
 if TYPE_CHECKING:
@@ -89,11 +89,8 @@ class SideServer:
             self._socket = _listen_at(self._file)
         else:
             self._socket = _listen(host, _checked_port(port))
-        try:
-            self._watch = None if stalled_after is None else _watch(health, stalled_after)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._inode = None if self._file is None else _inode(self._file)
+        self._watch: Watch | None = None
         self._stop = asyncio.Event()
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         # Those that wait for their client, the longest first.
@@ -102,17 +99,22 @@ class SideServer:
         self._ready, self._ended = Lock(), Lock()  # each is released once, by the thread
         self._ready.acquire()
         self._ended.acquire()
-        self._failure: OSError | None = None
+        self._begun = False
+        self._failure: BaseException | None = None
         try:
-            start_real_thread(self._run, "healthmw-side")
-            self._ready.acquire()
-            if self._failure is not None:
-                raise self._failure
-        except (OSError, RuntimeError):
+            if stalled_after is not None:
+                self._watch = _watch(health, stalled_after)
+            self._start()
+        except BaseException:
+            self._withdraw()
             self._socket.close()
-            if self._watch is not None:
-                self._watch.watching = False
             raise
+
+    def _start(self) -> None:
+        start_real_thread(self._run, "healthmw-side")
+        self._ready.acquire()
+        if self._failure is not None:
+            raise self._failure
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +137,8 @@ class SideServer:
 
     @property
     def serving(self) -> bool:
-        """Whether it serves: not once it is closed, nor in a child after `fork`."""
-        return not self._closed and self._pid == os.getpid()
+        """Whether it serves: not once it is closed or broken down, nor in a child after `fork`."""
+        return not self._closed and self._failure is None and self._pid == os.getpid()
 
     def beat(self) -> None:
         """Say that the main loop moves: for programs that have no event loop.
@@ -153,14 +155,19 @@ class SideServer:
         if not self.serving:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.watching = False
+        self._withdraw()
         with contextlib.suppress(RuntimeError):  # its loop has ended
             self._loop.call_soon_threadsafe(self._stop.set)
         if get_ident() != self._thread:
             self._ended.acquire(timeout=_CLOSING)
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
+
+    def _withdraw(self) -> None:
+        """Be found no more. While it still listens: after that, the next one may have the file."""
+        if self._watch is not None:
+            self._watch.watching = False
+        if self._file is not None and _inode(self._file) == self._inode:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
 
     def _after_fork(self) -> None:
         """Leave the parent's port to the parent. The loop shares its selector: hands off."""
@@ -174,19 +181,17 @@ class SideServer:
         self._thread = get_ident()
         try:
             self._loop = asyncio.SelectorEventLoop()
-        except OSError as exc:  # no file to be had
-            self._failure = exc
-            self._ready.release()
-            return
-        try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except OSError as exc:
-            if not self._ready.locked():
-                raise
+        except BaseException as exc:  # noqa: BLE001 - raised where it is started, or else logged
             self._failure = exc
+            if self._begun:
+                self._withdraw()
+                self._socket.close()
+                with outlived():
+                    log_exception(_logger, exc, "the side server has ended")
         finally:
-            if self._ready.locked():
+            if not self._begun:
                 self._ready.release()
             self._ended.release()
 
@@ -194,6 +199,7 @@ class SideServer:
         await warm_up()
         serve = asyncio.start_server if self._file is None else asyncio.start_unix_server
         server = await serve(self._welcome, sock=self._socket, limit=_HEAD_BYTES)
+        self._begun = True
         self._ready.release()
         if self._watch is not None:
             ticking = asyncio.create_task(_tick(self._watch))
@@ -236,7 +242,8 @@ class SideServer:
         except (OSError, TimeoutError):
             pass  # the client has gone, or takes too long
         except Exception as exc:  # noqa: BLE001 - logged, and the next request is served
-            log_exception(_logger, exc, "the side server failed over a request")
+            with outlived():
+                log_exception(_logger, exc, "the side server failed over a request")
 
     @contextmanager
     def _is_idle(self, writer: asyncio.StreamWriter) -> Iterator[None]:
@@ -345,6 +352,13 @@ def _listen_at(file: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except OSError:  # there is none
+        return None
 
 
 def _is_served(file: Path) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from healthmw import Health, asgi
 from healthmw.access import Caller, Networks, Token, WrongCredentialsError
 from healthmw.testing import ScriptedProbe
+from tests.broken_log import broken_log
 from tests.states import (
     DETAIL,
     PASSWORD,
@@ -523,18 +524,22 @@ def test_a_function_is_told_who_asks(transport: Transport) -> None:
     assert caller.header("X-Nothing") == ""
 
 
-def test_a_function_may_be_async() -> None:
-    transport = TRANSPORTS["asgi+trio"]
+@pytest.mark.parametrize("interface", ["asgi", "asgi+trio"])
+def test_a_function_may_be_async(interface: str) -> None:
+    transport = TRANSPORTS[interface]
 
     async def authorize(caller: Caller) -> bool:
         if caller.header("X-Team") == "errors":
             raise RuntimeError("no such team")
+        if caller.header("X-Team") == "exits":
+            raise SystemExit(3)
         return caller.header("X-Team") == "ops"
 
     app = transport.middleware(failing(), authorize=[authorize, Token(TOKEN)])
     assert level(transport, app) == "names"
     assert level(transport, app, headers={"X-Team": "ops"}) == "full"
     assert level(transport, app, headers={"X-Team": "errors"}) == "names"
+    assert level(transport, app, headers={"X-Team": "exits"}) == "names"
     assert level(transport, app, headers=RIGHT) == "full"
     assert level(transport, app, headers=WRONG) == "401"
 
@@ -671,19 +676,32 @@ def test_a_coroutine_that_nobody_awaits_grants_nothing(caplog: pytest.LogCapture
     assert "not coroutine" in caplog.text
 
 
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
 def test_a_function_that_raises_grants_nothing(
-    transport: Transport, caplog: pytest.LogCaptureFixture
+    transport: Transport, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     def authorize(_caller: Caller) -> bool:
-        raise LookupError(f"no user: token={TOKEN}")
+        raise error(f"no user: token={TOKEN}")
 
     app = transport.middleware(failing(), authorize=authorize)
 
     with caplog.at_level(logging.ERROR, "healthmw"):
         assert level(transport, app) == "names"
         assert transport.ask(app, query="fresh=1").status == 403
-    assert "authorize: nothing is granted: LookupError" in caplog.text
+    assert f"authorize: nothing is granted: {error.__name__}" in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_a_function_that_raises_grants_nothing_though_no_log_takes_it(
+    transport: Transport, breakdowns: list[BaseException]
+) -> None:
+    def authorize(_caller: Caller) -> bool:
+        raise LookupError
+
+    with broken_log():
+        assert level(transport, transport.middleware(failing(), authorize=authorize)) == "names"
+    assert {type(told) for told in breakdowns} == {ZeroDivisionError}
+    breakdowns.clear()
 
 
 def test_a_function_may_say_that_credentials_are_wrong(transport: Transport) -> None:

@@ -230,7 +230,74 @@ def test_a_unix_socket(health: Health, tmp_path: Path) -> None:
     assert file.read_text() == "precious"
 
 
+def test_whose_socket_it_is_now_is_left_to_its_owner(health: Health, tmp_path: Path) -> None:
+    file = tmp_path / "health.sock"
+    with health.serve(unix_socket=file) as first:
+        file.unlink()  # as one does who takes it for left behind
+        with health.serve(unix_socket=file):
+            first.close()
+            assert get(Unix(file)) == OKAY
+    assert not file.exists()
+
+
+def test_the_next_one_may_have_the_socket_while_the_last_one_closes(
+    health: Health, tmp_path: Path
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def authorize(_caller: Any) -> bool:
+        asked.set()
+        return not go_on.wait(PATIENCE)
+
+    file = tmp_path / "health.sock"
+    last = health.serve(unix_socket=file, authorize=authorize)
+    asking = InThread(lambda: get(Unix(file)))
+    assert asked.wait(PATIENCE)
+    closing = InThread(last.close)
+    until_sync(lambda: not file.exists())
+    assert not closing.done
+    with health.serve(unix_socket=file):
+        go_on.set()
+        closing.result()
+        assert get(Unix(file)) == OKAY
+    with contextlib.suppress(ConnectionError):
+        asking.result()
+
+
 # Its life
+
+
+def test_one_that_has_broken_down_says_so_and_takes_no_more_in(
+    health: Health, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def authorize(_caller: Any) -> bool:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "health.sock"
+    on_socket = health.serve(unix_socket=file, authorize=authorize)
+    on_port = health.serve(port=0, authorize=authorize)
+    port = on_port.port
+    for connection in (Unix(file), http.client.HTTPConnection("127.0.0.1", port, PATIENCE)):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(connection)
+    until_sync(lambda: caplog.text.count("the side server has ended") == 2)
+    assert (on_socket.serving, on_port.serving, on_port.port) == (False, False, None)
+    assert not file.exists()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port)).close()
+    on_port.close()
+    on_socket.close()
+
+
+def test_a_main_loop_is_not_called_stalled_by_one_that_has_broken_down(health: Health) -> None:
+    def authorize(_caller: Any) -> bool:
+        raise KeyboardInterrupt
+
+    server = health.serve(port=0, authorize=authorize, stalled_after=0.1)
+    server.beat()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        get(server)
+    until_sync(lambda: health.run_sync("main_loop").status is Status.DEGRADED)
 
 
 def test_it_stops_with_its_health(health: Health) -> None:
