@@ -19,12 +19,15 @@ _LAST_GRACE = 0.5
 
 
 def new_task(
-    loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]
+    loop: asyncio.AbstractEventLoop,
+    main: Coroutine[Any, Any, None],
+    context: contextvars.Context | None = None,
 ) -> asyncio.Task[None]:
     """Return `main` as a task of our own. It begins in the next turn of the loop."""
-    # Not by `create_task`: an eager task would begin here and now, under its maker's locks. In an
-    # empty context: a run that many requests share belongs to none of them.
-    task = asyncio.Task(main, loop=loop, name="healthmw", context=contextvars.Context())
+    if context is None:  # an empty one: a run that many requests share belongs to none of them
+        context = contextvars.Context()
+    # Not by `create_task`: an eager task would begin here and now, under its maker's locks.
+    task = asyncio.Task(main, loop=loop, name="healthmw", context=context)
     # Where a loop ends with tasks in the middle of something, those are no news.
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as gather does
     return task

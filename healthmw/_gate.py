@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import logging
@@ -12,7 +13,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from healthmw._loop import current_loop
-from healthmw._loop_protocol import LateError
 from healthmw._options import WrongTypeError
 from healthmw._scrub import outlived, scrub_exception
 from healthmw._throttle import Throttle
@@ -91,7 +91,7 @@ class Gate:
                     left = max(until - time.monotonic(), 0.0)
                     try:
                         answer = await _answer_within(left, answer)
-                    except LateError:
+                    except _LateError:
                         if left:
                             self._warn_of(number, seconds)
                         continue
@@ -125,19 +125,45 @@ class Gate:
         return Standing.ANONYMOUS
 
 
-async def _answer_within(seconds: float, answer: Awaitable[object]) -> object:
-    """Return the answer, or raise `LateError`; and `asyncio.CancelledError` for our own task alone.
+class _LateError(Exception):
+    """What was waited for is not back in time."""
 
-    Where authorizers share a task of theirs, one that is late cancels it for all.
+
+async def _answer_within(seconds: float, answer: Awaitable[object]) -> object:
+    """Return the answer, or raise what it raises; after `seconds` cancel it and raise `_LateError`.
+
+    It has a task of its own, in the caller's context, which is left behind when it takes its time
+    to clean up, or does not give in to its cancellation.
     """
     loop = current_loop()
     assert loop is not None  # noqa: S101 - for the type checker: a coroutine is run by one
+    back = loop.promise()
+
+    async def ask() -> None:
+        value, error = None, None
+        try:
+            value = await answer
+        except BaseException as exc:
+            if loop.is_cancelled(exc) or isinstance(exc, KeyboardInterrupt):
+                raise  # nobody waits for it any more; or it is the user's, and meant for us all
+            error = exc
+        loop.keep(back, (value, error))
+
+    cancel = loop.spawn(ask, contextvars.copy_context())
     try:
-        return await loop.within(seconds, answer)
-    except asyncio.CancelledError as exc:
-        if loop.is_cancelled(exc):
-            raise
-        raise RuntimeError("it was cancelled by others") from exc
+        await loop.wait(back, seconds)
+    finally:
+        if not back.done():
+            cancel()
+    if not back.done():
+        raise _LateError
+    value, error = await back
+    if error is None:
+        return value
+    if not isinstance(error, asyncio.CancelledError):
+        raise error
+    # Where authorizers share a task of theirs, one that is late cancels it for all.
+    raise RuntimeError("it was cancelled by others") from error
 
 
 class _Inquiry:

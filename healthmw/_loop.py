@@ -16,12 +16,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from healthmw._company import Company, TimeLimit, new_task
-from healthmw._loop_protocol import LateError, LoopGoneError
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._native import get_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from contextlib import AbstractContextManager
+    from contextvars import Context
 
     from healthmw._loop_protocol import Loop
 
@@ -96,16 +97,20 @@ class AsyncioLoop:
         except RuntimeError as exc:
             raise LoopGoneError(str(exc)) from exc
 
-    def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def spawn(
+        self, main: Callable[[], Coroutine[Any, Any, None]], context: Context | None = None
+    ) -> Callable[[], None]:
         """Run `main` as a task of the loop's own; return what cancels it."""
         if get_ident() == self.thread:
-            return functools.partial(self._cancel, self._start(main))
+            return functools.partial(self._cancel, self._start(main, context))
         started: list[asyncio.Task[None]] = []
-        self.call_soon(lambda: started.append(self._start(main)))
+        self.call_soon(lambda: started.append(self._start(main, context)))
         return lambda: self.call_soon(lambda: self._cancel(started[0]))
 
-    def _start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        task = new_task(self._loop, main())
+    def _start(
+        self, main: Callable[[], Coroutine[Any, Any, None]], context: Context | None
+    ) -> asyncio.Task[None]:
+        task = new_task(self._loop, main(), context)
         Company.of(self._loop).add(task)
         return task
 
@@ -131,16 +136,6 @@ class AsyncioLoop:
         spins for ever on a task that never does.
         """
         return TimeLimit(Company.of(self._loop).alarm, seconds, expire, extend)
-
-    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
-        """Return what `awaitable` gives; after `seconds` cancel it, once, and raise `LateError`."""
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                return await awaitable
-        except TimeoutError:
-            if limit.expired():
-                raise LateError from None
-            raise
 
     def promise(self) -> asyncio.Future[Any]:
         """Return a value that is still to come."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
     from contextlib import AbstractContextManager
+    from contextvars import Context
 
 
 LATE = 0.1
@@ -15,10 +16,6 @@ LATE = 0.1
 
 class LoopGoneError(RuntimeError):
     """The loop has ended, so nothing can be started on it any more."""
-
-
-class LateError(Exception):
-    """What was waited for is not back in time."""
 
 
 class Loop(Protocol):
@@ -49,9 +46,12 @@ class Loop(Protocol):
     def call_soon(self, call: Callable[[], object]) -> None:
         """Have the loop's thread call `call`. Raises `LoopGoneError` when the loop has ended."""
 
-    def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def spawn(
+        self, main: Callable[[], Coroutine[Any, Any, None]], context: Context | None = None
+    ) -> Callable[[], None]:
         """Run `main` as a task of the loop's own; return what cancels it.
 
+        In `context`, or else in one that is nobody's: what many share belongs to none of them.
         Keep that: asyncio holds tasks by weak references only. Nobody waits for the task, so it
         should not raise; what it raises all the same goes to `sys.excepthook`. If it ignores its
         cancellation asyncio can end without it; a trio run can't.
@@ -68,9 +68,6 @@ class Loop(Protocol):
         Time in which something else blocked the loop is given back, once; `extend` is told how
         much.
         """
-
-    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
-        """Return what `awaitable` gives; after `seconds` cancel it, once, and raise `LateError`."""
 
     def promise(self) -> Promise:
         """Return a value that is still to come."""

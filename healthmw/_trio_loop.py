@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from healthmw._loop_protocol import LATE, LateError, LoopGoneError
+from healthmw._loop_protocol import LATE, LoopGoneError
 from healthmw._native import get_ident
 from healthmw._scrub import tell_uncaught
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from contextvars import Context
 
 
 class TrioLoop:
@@ -56,7 +57,9 @@ class TrioLoop:
         except trio.RunFinishedError as exc:
             raise LoopGoneError(str(exc)) from exc
 
-    def spawn(self, main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def spawn(
+        self, main: Callable[[], Coroutine[Any, Any, None]], context: Context | None = None
+    ) -> Callable[[], None]:
         """Run `main` as a task of the loop's own; return what cancels it."""
         scope = trio.CancelScope()
 
@@ -70,7 +73,7 @@ class TrioLoop:
                     tell_uncaught(exc)  # the whole trio run would end over it
 
         def start() -> None:
-            trio.lowlevel.spawn_system_task(scoped, name="healthmw")
+            trio.lowlevel.spawn_system_task(scoped, name="healthmw", context=context)
 
         def start_from_elsewhere() -> None:
             # A run that is about to end takes no more tasks, and breaks down over what is raised
@@ -122,12 +125,6 @@ class TrioLoop:
                 over.cancel()
                 if scope.cancel_called:
                     expire()
-
-    async def within(self, seconds: float, awaitable: Awaitable[Any]) -> Any:
-        """Return what `awaitable` gives; after `seconds` cancel it and raise `LateError`."""
-        with trio.move_on_after(seconds):
-            return await awaitable
-        raise LateError
 
     def promise(self) -> TrioPromise:
         """Return a value that is still to come."""

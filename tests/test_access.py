@@ -9,9 +9,11 @@ import logging
 import re
 import threading
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -31,7 +33,7 @@ from tests.states import (
     well,
 )
 from tests.transports import TRANSPORTS, Answer, Transport, ask_asgi
-from tests.waiting import PATIENCE, InThread, until_sync
+from tests.waiting import PATIENCE, InThread, soon, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -591,6 +593,68 @@ def test_one_that_waits_for_a_thread_is_late_as_any_other() -> None:
         assert asked.result() == "names"
     finally:
         go_on.set()
+
+
+@pytest.mark.anyio
+async def test_one_that_takes_its_time_to_clean_up_is_left_behind() -> None:
+    cleaned_up, go_on = anyio.Event(), anyio.Event()
+
+    async def authorize(_caller: Caller) -> bool:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.move_on_after(PATIENCE, shield=True):
+                await go_on.wait()
+                cleaned_up.set()
+        return True
+
+    app = asgi.HealthApp(failing(deadline=0.2), authorize=authorize)
+    answer = await soon(ask_asgi(app, path="/health_check", query="fresh=1"))
+    assert answer.status == 403
+    assert not cleaned_up.is_set()
+    go_on.set()
+    await soon(cleaned_up.wait())
+
+
+@pytest.mark.anyio
+async def test_one_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    asked, gone = anyio.Event(), anyio.Event()
+
+    async def authorize(_caller: Caller) -> bool:
+        asked.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            gone.set()
+        return True
+
+    app = asgi.HealthApp(failing(deadline=PATIENCE * 4), authorize=authorize)
+    async with anyio.create_task_group() as group:
+        group.start_soon(functools.partial(ask_asgi, app, path="/health_check"))
+        await soon(asked.wait())
+        group.cancel_scope.cancel()
+    await soon(gone.wait())
+
+
+@pytest.mark.anyio
+async def test_an_async_function_has_the_context_of_the_request() -> None:
+    team = ContextVar("team", default="nobody")
+
+    async def authorize(_caller: Caller) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return team.get() == "ops"
+
+    app = asgi.HealthApp(failing(), authorize=authorize)
+
+    async def asked_by(who: str) -> int:
+        async def known(*connection: Any) -> None:  # as a middleware does
+            team.set(who)
+            await app(*connection)
+
+        return (await ask_asgi(known, path="/health_check", query="fresh=1")).status
+
+    assert await asked_by("ops") == 503
+    assert await asked_by("guests") == 403
 
 
 def test_one_that_is_cancelled_by_others_grants_nothing() -> None:
