@@ -223,9 +223,13 @@ class SideServer:
             del self._idle[longest]
             longest.transport.abort()
 
-        def leave(_task: object) -> None:
+        def leave(task: asyncio.Task[None]) -> None:
             del self._open[writer]
             writer.transport.abort()  # all is sent, or never will be
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # logged, and the next request is served
+                with outlived():
+                    log_exception(_logger, error, "the side server failed over a request")
 
         task = self._loop.create_task(self._converse(reader, writer))
         self._open[writer] = task
@@ -241,9 +245,6 @@ class SideServer:
                         await _send(reader, writer, response)
         except (OSError, TimeoutError):
             pass  # the client has gone, or takes too long
-        except Exception as exc:  # noqa: BLE001 - logged, and the next request is served
-            with outlived():
-                log_exception(_logger, exc, "the side server failed over a request")
 
     @contextmanager
     def _is_idle(self, writer: asyncio.StreamWriter) -> Iterator[None]:

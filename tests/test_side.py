@@ -273,9 +273,12 @@ def test_one_that_has_broken_down_says_so_and_takes_no_more_in(
     def authorize(_caller: Any) -> bool:
         raise KeyboardInterrupt
 
+    async def authorize_later(caller: Any) -> bool:
+        return authorize(caller)
+
     file = tmp_path / "health.sock"
     on_socket = health.serve(unix_socket=file, authorize=authorize)
-    on_port = health.serve(port=0, authorize=authorize)
+    on_port = health.serve(port=0, authorize=authorize_later)
     port = on_port.port
     for connection in (Unix(file), http.client.HTTPConnection("127.0.0.1", port, PATIENCE)):
         with pytest.raises((OSError, http.client.HTTPException)):
