@@ -220,13 +220,17 @@ def with_latency(outcome: Outcome, seconds: float) -> Outcome:
 
 def why(exc: BaseException) -> str:
     """Return the text of the first cause of `exc`: clients may say only that they failed."""
+    seen: set[int] = set()  # causes may go round: a retry may raise the first error from the last
     while True:
+        seen.add(id(exc))
         if isinstance(exc, BaseExceptionGroup):
-            exc = exc.exceptions[0]
-        elif earlier := exc.__cause__ or exc.__context__:  # httpcore hides causes by `from None`
-            exc = earlier
-        else:
+            inner = [exc.exceptions[0]]
+        else:  # httpcore hides causes by `from None`
+            inner = [one for one in (exc.__cause__, exc.__context__) if one is not None]
+        earlier = [one for one in inner if id(one) not in seen]
+        if not earlier:
             return str(exc) or type(exc).__name__
+        exc = earlier[0]
 
 
 def check_timeout(timeout: float) -> float:

@@ -261,6 +261,20 @@ def test_why_finds_the_first_cause() -> None:
     assert why(KeyError()) == "KeyError"
 
 
+def test_why_comes_to_an_end_where_the_causes_go_round() -> None:
+    first = OSError("refused")
+    last = OSError("3 attempts failed")
+    last.__cause__ = first
+    first.__cause__ = last  # a retry that raises the first error from the last one
+    assert why(first) == "3 attempts failed"
+    assert why(last) == "refused"
+    group = ExceptionGroup("attempts", [first])
+    last.__cause__ = group
+    assert why(group) == "3 attempts failed"
+    last.__context__ = RuntimeError("no route")
+    assert why(group) == "no route"
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
 def test_a_timeout_must_be_a_time(timeout: float) -> None:
     with pytest.raises(ValueError, match=r"^timeout=.* must be a finite number of seconds"):

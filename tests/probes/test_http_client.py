@@ -50,3 +50,15 @@ async def test_a_mock_transport_can_answer_the_probe() -> None:
         await HTTPProbe("http://search/up", client=client, expect_in_body="well", max_body=4)()
         with pytest.raises(ProbeFailedError, match="first 4 bytes"):
             await HTTPProbe("http://search/up", client=client, expect_in_body="eno", max_body=4)()
+
+
+@pytest.mark.anyio
+async def test_a_transport_that_retries_may_raise_its_first_error_from_its_last() -> None:
+    def refuse(_request: httpx2.Request) -> httpx2.Response:
+        first, last = httpx2.ConnectError("refused"), httpx2.ConnectError("3 attempts failed")
+        last.__cause__ = first
+        raise first from last
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)) as client:
+        with pytest.raises(ProbeFailedError, match="ConnectError: 3 attempts failed"):
+            await HTTPProbe("http://search/up", client=client)()
