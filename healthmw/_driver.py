@@ -316,10 +316,14 @@ async def connect(host: str, port: int) -> SocketStream:
 
 async def _resolved(host: str) -> Any:
     key = os.getpid(), host
-    future = _lookups.get(key)
-    if future is None:
-        future = _lookups[key] = Future()
-        threading.Thread(target=_resolve, args=(key, future), daemon=True).start()
+    ours: Future[Any] = Future()
+    future = _lookups.setdefault(key, ours)  # in one step: another thread's loop may ask as well
+    if future is ours:
+        try:
+            threading.Thread(target=_resolve, args=(key, future), daemon=True).start()
+        except Exception as exc:  # noqa: BLE001 - raised by the look-up, to all who wait for it
+            _lookups.pop(key, None)
+            future.set_exception(exc)
     answered = anyio.Event()
     call_soon = call_soon_threadsafe()
 
@@ -350,11 +354,11 @@ async def look_up_any(hosts: Sequence[str]) -> None:
 def _resolve(key: tuple[int, str], future: Future[Any]) -> None:
     try:
         found = socket.getaddrinfo(key[1], None)
-    except (OSError, ValueError) as exc:
-        del _lookups[key]
+    except BaseException as exc:  # noqa: BLE001 - raised by the look-up, to all who wait for it
+        _lookups.pop(key, None)
         future.set_exception(exc)
     else:
-        del _lookups[key]
+        _lookups.pop(key, None)
         future.set_result(found)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from healthmw._driver import (
     why,
 )
 from healthmw.exceptions import ProbeFailedError
+from tests.waiting import InThread, until_sync
 
 
 class Clients:
@@ -249,6 +251,60 @@ def test_a_look_up_that_outlives_its_loop_harms_nobody(
     for thread in set(threading.enumerate()) - before:
         thread.join(20)
     assert caplog.records == []
+
+
+@pytest.mark.anyio
+async def test_a_look_up_for_which_there_was_no_thread_is_tried_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with anyio.fail_after(20), pytest.raises(RuntimeError, match="can't start new thread"):
+            await look_up("localhost")
+    with anyio.fail_after(20):
+        await look_up("localhost")
+
+
+@pytest.mark.anyio
+async def test_whatever_a_resolver_raises_ends_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", exhausted)
+        with anyio.fail_after(20), pytest.raises(MemoryError):
+            await look_up("localhost")
+    with anyio.fail_after(20):
+        await look_up("localhost")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_two_loops_that_look_up_a_name_in_the_same_moment_share_the_look_up(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_seen_none = threading.Barrier(2, timeout=20)
+    calls: list[str] = []
+    answers: list[Future[list[object]]] = []
+
+    def new_future() -> Future[list[object]]:
+        both_have_seen_none.wait()
+        answers.append(Future())
+        return answers[-1]
+
+    def find(host: str, _port: object) -> list[object]:
+        until_sync(lambda: len(answers) == 2)
+        calls.append(host)
+        return []
+
+    monkeypatch.setattr("healthmw._driver.Future", new_future)
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    askers = [InThread(lambda: anyio.run(look_up, "shared", backend=backend)) for _ in range(2)]
+    for asker in askers:
+        asker.result()
+    assert calls == ["shared"]
 
 
 def test_why_finds_the_first_cause() -> None:
