@@ -109,6 +109,7 @@ class PerLoop(Generic[T]):
         key = os.getpid(), current_token()
         held = self._held.get(key)
         if held is None:
+            self._forget_the_closed()
             keeper = self._keep(key)
             held = self._held[key] = await anext(keeper), keeper
         return held[0]
@@ -118,6 +119,13 @@ class PerLoop(Generic[T]):
         held = self._held.pop((os.getpid(), current_token()), None)
         if held is not None:
             await held[1].aclose()
+
+    def _forget_the_closed(self) -> None:
+        # asyncio's loops may be closed without a word to their generators. Nothing can be closed on
+        # such a loop any more: its sockets close when they are collected.
+        for key in [*self._held]:
+            if key[0] == os.getpid() and _is_closed(key[1]):
+                self._held.pop(key, None)
 
     async def _keep(self, key: tuple[int, object]) -> AsyncGenerator[T]:
         # A generator, because every loop closes those that are still open when it ends (asyncio by
@@ -129,6 +137,11 @@ class PerLoop(Generic[T]):
             self._held.pop(key, None)
             if key[0] == os.getpid():  # not in a child, which has inherited the generator as well
                 await self._close(resource)
+
+
+def _is_closed(token: object) -> bool:
+    loop = getattr(token, "native_token", token)  # before anyio 4.11 the token was the loop itself
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
 
 @contextmanager

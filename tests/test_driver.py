@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import pytest
@@ -84,6 +86,30 @@ async def test_per_loop_keeps_the_loops_of_two_threads_apart() -> None:
     assert clients.closed == [there]
     assert await clients.per_loop.get() == here
     await clients.per_loop.aclose()
+
+
+def test_per_loop_forgets_what_a_loop_left_that_closed_without_a_word() -> None:
+    class Resource:
+        pass
+
+    async def close(_: Resource) -> None:
+        """Close it, on its own loop."""
+
+    per_loop = PerLoop(Resource, close)
+    left: WeakSet[Resource] = WeakSet()
+    running = asyncio.new_event_loop()
+    kept = running.run_until_complete(per_loop.get())
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        left.add(loop.run_until_complete(per_loop.get()))
+        loop.close()
+    gc.collect()
+    assert len(left) == 1  # the last one, until somebody asks again
+    assert running.run_until_complete(per_loop.get()) is kept
+    anyio.run(per_loop.get, backend="trio")
+    gc.collect()
+    assert len(left) == 0
+    running.close()
 
 
 FORK = """
