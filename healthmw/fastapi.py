@@ -16,7 +16,7 @@ except ImportError as _exc:
 from healthmw.starlette import dependency_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import Receive, Scope, Send
 
@@ -53,7 +53,7 @@ class _UnavailableHTTPException(DependencyUnavailable, HTTPException):
         HTTPException.__init__(self, 503, UNAVAILABLE, headers=retry_after(self))
 
 
-def require(check: Check) -> Callable[[], None]:
+def require(check: Check) -> Callable[[], Awaitable[None]]:
     """Return a dependency that answers 503 while `check` is not available.
 
         @app.post("/orders", dependencies=[Depends(require(payments))])
@@ -63,7 +63,8 @@ def require(check: Check) -> Callable[[], None]:
     is none, FastAPI answers it as the `HTTPException` it is.
     """
 
-    def required() -> None:
+    # Not sync: FastAPI would send it to the threads that may all be hanging at the dependency.
+    async def required() -> None:
         if not check.available:
             raise _UnavailableHTTPException(check.name, check.retry_after)
 

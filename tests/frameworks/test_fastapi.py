@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -10,6 +12,7 @@ from fastapi.testclient import TestClient
 from healthmw import CircuitBreaker, DependencyUnavailable, Health
 from healthmw.fastapi import HealthMiddleware, dependency_unavailable, health_router, require
 from healthmw.testing import ManualClock, ScriptedProbe
+from tests.waiting import soon
 
 GONE = OSError("gone")
 
@@ -88,6 +91,24 @@ def test_a_handler_does_not_run_while_what_it_requires_is_unavailable() -> None:
         "detail": "Service temporarily unavailable, please try again later",
     }
     assert handled == ["pay"]
+
+
+@pytest.mark.anyio
+async def test_it_is_refused_though_no_thread_is_free_for_handlers() -> None:
+    app, handled, breaker = app_that_requires(Health(clock=ManualClock()))
+    trip(breaker)
+    threads = anyio.to_thread.current_default_thread_limiter()
+    others = [object() for _ in range(int(threads.total_tokens))]  # hang at the dependency
+    for other in others:
+        threads.acquire_on_behalf_of_nowait(other)
+    transport = httpx2.ASGITransport(app)
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as client:
+            answer = await soon(client.get("/pay"))
+    finally:
+        for other in others:
+            threads.release_on_behalf_of(other)
+    assert (answer.status_code, handled) == (503, [])
 
 
 def test_the_apps_own_handler_comes_first() -> None:
