@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.core.cache import caches
@@ -19,19 +19,22 @@ from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 
 from healthmw._driver import PerProcess, check_timeout, time_limit, with_latency
+from healthmw._kept import KeptConnection
 from healthmw._sql import Wishes, talk
-from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
+from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from django.core.cache import BaseCache
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from healthmw._probe import Outcome
-    from healthmw._sql import Rows
+    from healthmw._sql import Rows, Seen
 
 __all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
+
+T = TypeVar("T")
 
 _NAMED = 5  # migrations that a message names; of more, it gives the number
 
@@ -75,14 +78,15 @@ class DatabaseProbe:
     def __call__(self) -> Outcome:
         """Ask once."""
         started = time.perf_counter()
-        with self._own.held() as connection:
-            self._own.select_one(connection)
-            seen = talk(self._wishes.examine(connection.vendor), partial(_rows, connection))
+        seen = self._own.run(self._ask)
         return with_latency(seen, time.perf_counter() - started)
 
     def close(self) -> None:
         """Close the connection; the next run opens another."""
         self._own.close()
+
+    def _ask(self, connection: BaseDatabaseWrapper) -> Seen:
+        return talk(self._wishes.examine(connection.vendor), partial(_rows, connection))
 
 
 class MigrationsProbe:
@@ -116,13 +120,7 @@ class MigrationsProbe:
 
     def __call__(self) -> Mapping[str, int | str]:
         """Compare once; return how many migrations the database is ahead."""
-        with self._own.held() as connection:
-            self._own.select_one(connection)
-            loader = self._loader or _Loader(connection, load=False)
-            loader.connection = connection
-            with _used_by_the_orm(connection):
-                loader.build_graph()
-        self._loader = loader
+        loader = self._own.run(self._load)
         here = {app for app in loader.migrated_apps if _is_migrated_in(self._alias, app)}
         known = {key for key in loader.graph.nodes if key[0] in here}
         missing = known - set(loader.applied_migrations)
@@ -144,6 +142,14 @@ class MigrationsProbe:
     def close(self) -> None:
         """Close the connection; the next run opens another."""
         self._own.close()
+
+    def _load(self, connection: BaseDatabaseWrapper) -> _Loader:
+        loader = self._loader or _Loader(connection, load=False)
+        loader.connection = connection
+        with _used_by_the_orm(connection):
+            loader.build_graph()
+        self._loader = loader
+        return loader
 
 
 class CacheProbe:
@@ -259,11 +265,12 @@ class _OwnConnection:
             raise ValueError(f"alias={alias!r} is not in DATABASES, which has {known}")
         self._alias = alias
         self._timeout = check_timeout(timeout)
-        self._until = 0.0
         self._keep = keep
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._connection: BaseDatabaseWrapper | None = None
+        self._kept: KeptConnection[BaseDatabaseWrapper]
+        self._kept = KeptConnection(
+            connect=self._connect, close=lambda one: one.close(), timeout=self._timeout
+        )
+        self.close = self._kept.close
 
     @property
     def vendor(self) -> str:
@@ -271,62 +278,43 @@ class _OwnConnection:
         found: str = connections.create_connection(self._alias).vendor
         return found
 
-    @contextmanager
-    def held(self) -> Iterator[BaseDatabaseWrapper]:
-        """Give the connection for one run; drop it where the run fails."""
-        if self._pid != os.getpid():  # in a child: what was inherited is the parent's
-            self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), None
-        with self._lock:
-            connection = self._connection
-            self._connection = None
-            if connection is None:
-                connection = connections.create_connection(self._alias)
-                connection.inc_thread_sharing()  # runs are in different threads, one at a time
-                connection.settings_dict = _in_time(connection, self._timeout)
-            self._until = time.monotonic() + self._timeout
-            try:
-                with time_limit(self._timeout, partial(_hang_up, connection)):
-                    connection.close_if_unusable_or_obsolete()
-                    yield connection
-            except TimeoutError as exc:
-                connection.close()
-                raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
-            except BaseException:
-                connection.close()
-                raise
-            # A file that is kept open is not seen to be replaced.
-            if connection.vendor == "sqlite" or not self._keep:
-                connection.close()
-            else:
-                self._connection = connection
+    def run(self, work: Callable[[BaseDatabaseWrapper], T]) -> T:
+        """Return what `work` makes of the connection, which has answered then."""
+        return self._kept.run(partial(self._run, work))
 
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
+    def _connect(self, _seconds: float) -> BaseDatabaseWrapper:
+        """Return one that opens at its first query."""
+        connection = connections.create_connection(self._alias)
+        connection.inc_thread_sharing()  # runs are in different threads, one at a time
+        connection.settings_dict = _in_time(connection, self._timeout)
+        return connection
 
-    def select_one(self, connection: BaseDatabaseWrapper) -> None:
-        """Ask, and once more where the connection may have died since the last run."""
-        query = "SELECT 1"
-        if connection.vendor == "sqlite":
-            file = str(connection.settings_dict["NAME"])
-            if not (file.startswith("file:") or file == ":memory:" or Path(file).is_file()):
-                raise ProbeFailedError("the database file does not exist")
-            query = "SELECT count(*) FROM sqlite_master"
-        for last in (False, True):
-            try:
-                with connection.cursor() as cursor:
-                    cursor.execute(query)
-                    cursor.fetchone()
-            except Exception:
-                # A kept connection may have died with its server: a new one tells.
-                if last or connection.connection is None or time.monotonic() >= self._until:
-                    raise
-                connection.close()
-            else:
-                return
+    def _run(
+        self,
+        work: Callable[[BaseDatabaseWrapper], T],
+        connection: BaseDatabaseWrapper,
+        seconds: float,
+    ) -> T:
+        with time_limit(seconds, partial(_hang_up, connection)):
+            connection.close_if_unusable_or_obsolete()
+            _select_one(connection)
+            found = work(connection)
+        # A file that is kept open is not seen to be replaced.
+        if connection.vendor == "sqlite" or not self._keep:
+            connection.close()
+        return found
+
+
+def _select_one(connection: BaseDatabaseWrapper) -> None:
+    query = "SELECT 1"
+    if connection.vendor == "sqlite":
+        file = str(connection.settings_dict["NAME"])
+        if not (file.startswith("file:") or file == ":memory:" or Path(file).is_file()):
+            raise ProbeFailedError("the database file does not exist")
+        query = "SELECT count(*) FROM sqlite_master"
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        cursor.fetchone()
 
 
 def _rows(connection: BaseDatabaseWrapper, statement: str) -> Rows:

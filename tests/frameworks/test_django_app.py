@@ -233,6 +233,39 @@ def test_requests_keep_their_own_connections(site: Site) -> None:
     assert found is True
 
 
+@pytest.mark.parametrize("probe", ["DatabaseProbe", "MigrationsProbe"])
+def test_a_child_closes_its_own_while_a_thread_of_its_parent_looked(probe: str, site: Site) -> None:
+    code = """
+    import os, signal, threading
+    from django.db.backends.signals import connection_created
+    from healthmw.django import probes
+
+    probe = probes.PROBE(timeout=60)
+    looking, forked = threading.Event(), threading.Event()
+
+    def look_on(**_):
+        looking.set()
+        forked.wait(20)
+
+    connection_created.connect(look_on)
+    thread = threading.Thread(target=probe)
+    thread.start()
+    assert looking.wait(20)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        probe.close()
+        connection_created.disconnect(look_on)
+        probe()
+        probe.close()
+        os._exit(0)
+    forked.set()
+    thread.join()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    assert site.python(code.replace("PROBE", probe)) == 0
+
+
 def test_a_file_that_is_no_database(site: Site) -> None:
     (site.folder / "db.sqlite3").write_bytes(b"this is no database, and never was" * 100)
     run = site.manage("health_check", "--group", "database")

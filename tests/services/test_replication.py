@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
-from django.db import connections
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from healthmw.django.probes import DatabaseProbe
@@ -19,9 +17,9 @@ from healthmw.probes import (
     PyMySQLProbe,
     SQLAlchemyProbe,
 )
-from tests import django_project  # noqa: F401 - configures Django
 from tests.probes.running import Runner
 from tests.services.servers import PASSWORD, MariaDBReplica, PostgreSQLStandby
+from tests.services.sql_django import by_django, no_database_left
 from tests.services.sql_view import ServerView
 from tests.waiting import until_sync
 
@@ -53,31 +51,10 @@ def by_async_engine(dsn: str, **options: Any) -> SQLAlchemyProbe:
     return SQLAlchemyProbe(create_async_engine(url), **options)
 
 
-def by_django(dsn: str, **options: Any) -> DatabaseProbe:
-    parts = urlsplit(dsn)
-    alias = str(parts.port)
-    connections.settings[alias] = connections.configure_settings(
-        {
-            "default": {},
-            alias: {
-                "ENGINE": "django.db.backends.postgresql",
-                "NAME": parts.path[1:],
-                "USER": parts.username,
-                "PASSWORD": parts.password,
-                "HOST": parts.hostname,
-                "PORT": parts.port,
-                "CONN_MAX_AGE": None,
-            },
-        }
-    )[alias]
-    return DatabaseProbe(alias, **options)
-
-
 @pytest.fixture(autouse=True)
 def _no_databases_are_left() -> Iterator[None]:
-    before = dict(connections.settings)
-    yield
-    connections.settings = before
+    with no_database_left():
+        yield
 
 
 POSTGRESQL = [PsycopgProbe, AsyncpgProbe, by_engine, by_async_engine, by_django]

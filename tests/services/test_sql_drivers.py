@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncmy
 import asyncmy.errors
 import asyncpg  # type: ignore[import-untyped] # it has no types
+import django.db
 import psycopg
 import psycopg_pool
 import pymysql
@@ -29,6 +30,7 @@ from healthmw.probes import (
 from tests.probes.running import Runner
 from tests.relay import Relay
 from tests.services.servers import PASSWORD, MariaDB, PostgreSQL
+from tests.services.sql_django import by_django, no_database_left
 from tests.services.sql_view import PATIENCE, ServerView
 from tests.waiting import InThread, foreign_threads, until_sync
 
@@ -44,6 +46,7 @@ FAILURES = (
     asyncpg.PostgresError,
     pymysql.err.MySQLError,
     asyncmy.errors.MySQLError,
+    django.db.Error,
 )
 PROBES: dict[str, Any] = {
     "psycopg": PsycopgProbe,
@@ -53,8 +56,9 @@ PROBES: dict[str, Any] = {
     "asyncpg": AsyncpgProbe,
     "pymysql": PyMySQLProbe,
     "asyncmy": AsyncmyProbe,
+    "django": by_django,
 }
-SYNC = ["psycopg in a thread", "pymysql"]
+SYNC = ["psycopg in a thread", "pymysql", "django"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ def run() -> Iterator[Runner]:
 
 
 @pytest.fixture(params=PROBES)
-def database(request: pytest.FixtureRequest) -> Database:
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     server = "mariadb" if "my" in request.param else "postgresql"
-    return Database(request.getfixturevalue(server), request.param)
+    with no_database_left():
+        yield Database(request.getfixturevalue(server), request.param)
 
 
 only_sync = pytest.mark.parametrize("database", SYNC, indirect=True)
@@ -225,7 +230,7 @@ def test_new_loops_leave_no_connections(database: Database) -> None:
 
 
 FORK = """
-import asyncio, json, os, sys
+import json, os, sys
 from tests.services.test_sql_drivers import PROBES
 
 probe = PROBES[sys.argv[1]](os.environ["DSN"])
@@ -242,13 +247,14 @@ kept = probe._{kept}._slots.get().connection
 probe()
 same = probe._{kept}._slots.get().connection is kept
 print(json.dumps([status, os.read(reader, 9).decode(), same]))
-asyncio.run(probe.aclose())
+probe._{kept}.close()
 """
 
 
 @only_sync  # a loop does not survive a fork
 def test_a_fork_leaves_the_parents_connection_alone(database: Database) -> None:
-    code = FORK.format(kept="sync" if "psycopg" in database.kind else "kept")
+    kept = {"psycopg in a thread": "sync", "pymysql": "kept", "django": "own._kept"}
+    code = FORK.format(kept=kept[database.kind])
     done = subprocess.run(
         [sys.executable, "-c", code, database.kind],
         env={**os.environ, "DSN": database.dsn()},

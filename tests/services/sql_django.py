@@ -1,0 +1,44 @@
+"""Django's probe of a database that a DSN names."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.db import connections
+
+from healthmw.django.probes import DatabaseProbe
+from tests import django_project  # noqa: F401 - configures Django
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def by_django(dsn: str, **options: Any) -> DatabaseProbe:
+    """Add the database to Django's, and return the probe of it."""
+    parts = urlsplit(dsn)
+    alias = str(parts.port)
+    connections.settings[alias] = connections.configure_settings(
+        {
+            "default": {},
+            alias: {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": parts.path[1:],
+                "USER": parts.username,
+                "PASSWORD": parts.password,
+                "HOST": parts.hostname,
+                "PORT": parts.port,
+                "CONN_MAX_AGE": None,
+            },
+        }
+    )[alias]
+    return DatabaseProbe(alias, **options)
+
+
+@contextmanager
+def no_database_left() -> Iterator[None]:
+    """Forget in the end the databases that were added."""
+    before = dict(connections.settings)
+    yield
+    connections.settings = before
