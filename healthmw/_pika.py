@@ -58,18 +58,14 @@ class OwnConnection:
         except _LostError as exc:
             raise ProbeFailedError(_words(exc.why)) from exc.why
         finally:
-            if self._retired:
-                self._drop()
             self._lock.release()
+            if self._retired:  # after the release: `retire` leaves alone what is used
+                self._drop_unless_used()
 
     def retire(self) -> None:
         """Close the connection now, or else when the ask that uses it ends."""
         self._retired = True
-        if self._lock.acquire(blocking=False):
-            try:
-                self._drop()
-            finally:
-                self._lock.release()
+        self._drop_unless_used()
 
     def _ask_first(self, queues: tuple[str, ...], until: float) -> list[tuple[int, int]]:
         """Connect to the first of the servers that takes part, and ask that."""
@@ -97,11 +93,15 @@ class OwnConnection:
             self._link = None
             raise
 
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            with _quiet():
-                link.close()
+    def _drop_unless_used(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                link, self._link = self._link, None
+                if link is not None:
+                    with _quiet():
+                        link.close()
+            finally:
+                self._lock.release()
 
 
 def _bounded(given: Parameters, timeout: float) -> Parameters:

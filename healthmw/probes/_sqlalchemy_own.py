@@ -104,6 +104,8 @@ class OwnConnection:
             yield
         finally:
             self._lock.release()
+            if self.retired:  # after the release: `retire` leaves alone what is held
+                self._drop_unless_held()
 
     @contextmanager
     def use(self, until: float) -> Iterator[Connection]:
@@ -139,6 +141,9 @@ class OwnConnection:
     def retire(self) -> None:
         """Close the connection now, or else when the run that uses it ends."""
         self.retired = True
+        self._drop_unless_held()
+
+    def _drop_unless_held(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
                 self._drop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -215,6 +216,39 @@ def test_kafka_that_nobody_serves_is_refused_each_time() -> None:
                 probe()
             assert not isinstance(info.value, TimeoutError)
     asyncio.run(probe.aclose())
+
+
+def test_an_amqp_connection_that_is_closed_at_the_very_end_of_a_run_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Link:
+        """Stands for a connection to a server."""
+
+        def __init__(self, _: object) -> None:
+            self.close = lambda: closed.append(self)
+
+        def ask(self, *_: object) -> list[tuple[int, int]]:
+            return []
+
+    class Lock:
+        """Closes the probe when a run is about to let go of the connection."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.acquire = self._lock.acquire
+            self._ends = [lambda: asyncio.run(probe.aclose())]
+
+        def release(self) -> None:
+            while self._ends:
+                self._ends.pop()()
+            self._lock.release()
+
+    closed: list[object] = []
+    monkeypatch.setattr("healthmw._pika._Link", Link)
+    probe: Any = AMQPProbe("amqp://127.0.0.1")
+    probe._own.get()._lock = Lock()
+    probe()
+    assert len(closed) == 1
 
 
 def test_a_kept_kafka_client_that_has_let_go_of_its_broker_is_replaced(

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import SQLAlchemyProbe
+from healthmw.probes._sqlalchemy_own import OwnConnection
 from tests.fakes import FakeServer, drip, garbage, reset, silent
 from tests.waiting import foreign_threads
 
@@ -443,6 +444,18 @@ def test_another_process_id_is_no_trouble(
     run(probe)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     run(probe)
+    engine.dispose()
+
+
+def test_a_connection_that_is_retired_at_the_very_end_of_a_run_is_closed() -> None:
+    engine = sa.create_engine("sqlite://")
+    own = OwnConnection(engine, timeout=20.0, once=False)
+    with own.held(20.0):
+        with own.use(time.monotonic() + 20):
+            pass
+        assert own.is_open
+        own.retire()
+    assert not own.is_open
     engine.dispose()
 
 
