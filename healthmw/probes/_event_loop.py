@@ -123,8 +123,9 @@ class _Watch:
         self._call_soon(self._beat)
         culprit = ""
         while not self._beaten.wait(_LOOK_AFTER) and not self._stop.is_set():
+            if self._loop is not None and self._loop.is_closed():
+                return  # it will never answer, as trio does before it ends
             culprit = culprit or self._blame()
-            self._call_soon(int)  # raises once the loop has ended
         late = time.monotonic() - asked
         if not self._lags or late >= _LOOK_AFTER:
             self._lags.append(_Lag(time.monotonic(), late, culprit))

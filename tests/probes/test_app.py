@@ -20,6 +20,7 @@ from tests.waiting import PATIENCE, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
 # Settings
 
@@ -234,6 +235,32 @@ def test_a_loop_that_ends_without_a_word_ends_it_too() -> None:
     assert threading.active_count() == before + 1
     loop.close()
     until_sync(lambda: threading.active_count() == before)
+
+
+def test_a_loop_that_stands_still_is_asked_for_one_sign_of_life_and_no_more() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        """Counts how often it is asked, and how often it is looked at."""
+
+        asked = looked_at = 0
+
+        def call_soon_threadsafe(
+            self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        ) -> asyncio.Handle:
+            self.asked += 1
+            return super().call_soon_threadsafe(callback, *args, context=context)
+
+        def is_closed(self) -> bool:
+            self.looked_at += 1
+            return super().is_closed()
+
+    loop = Loop()
+    probe = EventLoopProbe(degraded_above=PATIENCE)
+    loop.run_until_complete(probe())
+    asked, looked_at = loop.asked, loop.looked_at
+    until_sync(lambda: loop.asked > asked + 1 or loop.looked_at > looked_at + 5)
+    assert loop.asked <= asked + 1
+    loop.run_until_complete(probe.aclose())
+    loop.close()
 
 
 @pytest.mark.parametrize(
