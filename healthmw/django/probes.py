@@ -52,7 +52,7 @@ class DatabaseProbe:
       say how it is found out, and what privilege it takes.
     - `timeout` (seconds) bounds a run: a server that hangs is hung up on, also by a connection that
       is kept. To connect takes as long as the driver lets it, which is told the limit in whole
-      seconds (PostgreSQL, MySQL; not where Django's pool makes the connections).
+      seconds (PostgreSQL, MySQL).
 
     SQLite's file is opened anew for each run and its table of contents read, so that a file that is
     missing or is no database is noticed; none is created. Measures `latency_seconds` and, of a
@@ -286,7 +286,7 @@ class _OwnConnection:
         """Return one that opens at its first query."""
         connection = connections.create_connection(self._alias)
         connection.inc_thread_sharing()  # runs are in different threads, one at a time
-        connection.settings_dict = _in_time(connection, self._timeout)
+        connection.settings_dict = _own_settings(connection, self._timeout)
         return connection
 
     def _run(
@@ -306,7 +306,7 @@ class _OwnConnection:
 
 
 def _select_one(connection: BaseDatabaseWrapper) -> None:
-    query = "SELECT 1"
+    query = f"SELECT 1{connection.features.bare_select_suffix}"
     if connection.vendor == "sqlite":
         file = str(connection.settings_dict["NAME"])
         if not (file.startswith("file:") or file == ":memory:" or Path(file).is_file()):
@@ -324,18 +324,15 @@ def _rows(connection: BaseDatabaseWrapper, statement: str) -> Rows:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _in_time(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, Any]:
-    """Return the settings with a limit for connecting. The app's connections keep theirs."""
+def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, Any]:
+    """Return the settings with a limit for connecting, and without a pool, which is the app's."""
     settings, limit = connection.settings_dict, math.ceil(timeout)
-    options = settings.get("OPTIONS") or {}
+    options = dict(settings.get("OPTIONS") or {})
+    options.pop("pool", None)
     given = float(options.get("connect_timeout") or 0)
-    if (
-        connection.vendor not in {"postgresql", "mysql"}
-        or options.get("pool")
-        or 0 < given <= limit
-    ):
-        return settings
-    return {**settings, "OPTIONS": {**options, "connect_timeout": limit}}
+    if connection.vendor in {"postgresql", "mysql"} and not 0 < given <= limit:
+        options["connect_timeout"] = limit
+    return {**settings, "OPTIONS": options}
 
 
 def _hang_up(connection: BaseDatabaseWrapper) -> None:

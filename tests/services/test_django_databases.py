@@ -1,0 +1,70 @@
+"""Probes of Django's databases beside the connections that the app has, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections
+from django.db.backends.postgresql.features import DatabaseFeatures
+
+from healthmw.django.probes import DatabaseProbe, MigrationsProbe
+from tests import django_project  # noqa: F401 - configures Django
+from tests.services.servers import PASSWORD, PostgreSQL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APP = "shop-of-the-tests"
+
+
+@pytest.fixture
+def shop(postgresql: PostgreSQL) -> Iterator[Callable[..., None]]:
+    """Return what makes the alias `shop`, with these options; its connections go by `APP`."""
+    before = connections.settings
+
+    def make(**options: Any) -> None:
+        database = {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "postgres",
+            "USER": postgresql.user,
+            "PASSWORD": PASSWORD,
+            "HOST": "127.0.0.1",
+            "PORT": postgresql.port,
+            "OPTIONS": {"application_name": APP, **options},
+        }
+        connections.settings = connections.configure_settings({"default": {}, "shop": database})
+
+    yield make
+    own: Any = connections["shop"]
+    own.close()
+    own.close_pool()
+    del connections["shop"]
+    connections.settings = before
+
+
+def ask() -> None:
+    with connections["shop"].cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("kind", [DatabaseProbe, MigrationsProbe])
+def test_a_pool_of_the_apps_is_left_to_the_app(
+    shop: Callable[..., None], kind: Callable[[str], Any]
+) -> None:
+    shop(pool={"min_size": 1, "max_size": 1, "timeout": 0.5})
+    probe = kind("shop")
+    probe()
+    ask()  # there is a connection for it
+    probe()  # and where the app has them all, the server is well all the same
+    probe.close()
+
+
+def test_a_bare_select_is_written_as_the_database_wants_it(
+    shop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle before 23 has no SELECT without a FROM."""
+    monkeypatch.setattr(DatabaseFeatures, "bare_select_suffix", " FROM dual_of_oracle")
+    shop()
+    with pytest.raises(Exception, match="dual_of_oracle"):
+        DatabaseProbe("shop")()
