@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,7 @@ class DaemonThreads:
             except BaseException as exc:  # noqa: BLE001 - nobody waits for it to be told
                 with contextlib.suppress(BaseException):  # the app's hook may be broken, too
                     tell_uncaught(exc)
+            _close_connections()
             with self._lock:
                 if not job.abandoned:
                     self._counted -= 1
@@ -138,6 +140,22 @@ class DaemonThreads:
         if self._waiting and self._counted < self._limit:
             return self._take()
         return None
+
+
+def _close_connections() -> None:
+    """Close what Django's ORM, where it is loaded, has opened for this thread.
+
+    Django does so at the end of a request, and here none ends. What stayed open would be one
+    connection a thread, and would fail for ever once the server has restarted.
+    """
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    connections = getattr(sys.modules.get("django.db"), "connections", None)
+    if connections is None or settings is None or not settings.configured:
+        return
+    with contextlib.suppress(Exception):  # DATABASES may be wrong, and Django says so elsewhere
+        for connection in connections.all(initialized_only=True):
+            with contextlib.suppress(Exception):  # it may be in any state
+                connection.close()
 
 
 THREADS = DaemonThreads()

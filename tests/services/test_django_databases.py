@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from django.db import connections
 from django.db.backends.postgresql.features import DatabaseFeatures
 
+from healthmw import Health
 from healthmw.django.probes import DatabaseProbe, MigrationsProbe
 from tests import django_project  # noqa: F401 - configures Django
 from tests.services.servers import PASSWORD, PostgreSQL
+from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,3 +71,26 @@ def test_a_bare_select_is_written_as_the_database_wants_it(
     shop()
     with pytest.raises(Exception, match="dual_of_oracle"):
         DatabaseProbe("shop")()
+
+
+def test_a_probe_that_uses_the_orm_leaves_no_connection(
+    shop: Callable[..., None], postgresql: PostgreSQL
+) -> None:
+    """Only the end of a request would close it, and no request ends in the threads of probes."""
+    shop()
+    health = Health(max_age=0)
+    for name in ("users", "orders", "stock"):
+        health.add(name, ask)
+    with psycopg.connect(postgresql.dsn(), autocommit=True) as admin:
+        of_the_app = "FROM pg_stat_activity WHERE application_name = %s"
+
+        def count() -> int:
+            found = admin.execute(f"SELECT count(*) {of_the_app}", [APP]).fetchone()
+            assert found is not None
+            return int(found[0])
+
+        assert health.run_sync().ok
+        admin.execute(f"SELECT pg_terminate_backend(pid) {of_the_app}", [APP])
+        until_sync(lambda: not count())
+        assert health.run_sync().ok
+        until_sync(lambda: not count())
