@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from healthmw._health import Health
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import ParamSpec, TypeVar
 
     from flask import Flask
+    from sqlalchemy import URL, Engine
 
     from healthmw._check import Check
 
@@ -35,6 +37,9 @@ __all__ = ("HealthMW", "require")
 
 _MIDDLEWARE_OPTIONS = ("path", "show", "authorize", "drain_delay")
 
+_FOUND: weakref.WeakKeyDictionary[Health, dict[str, URL]] = weakref.WeakKeyDictionary()
+"""The databases of Flask-SQLAlchemy's that a `Health` has checks of, by the checks' names."""
+
 
 class HealthMW:
     """The extension: `HealthMW(app)`, or `init_app(app)` in an application factory.
@@ -45,7 +50,8 @@ class HealthMW:
 
     What `add` and `probe` register is part of every app, be it initialised before or after. Where
     Flask-SQLAlchemy was initialised before, its engine becomes the check `database`, and those of
-    its binds `database.<bind>`, unless checks have these names already.
+    its binds `database.<bind>`, unless checks have these names already. Apps with databases of
+    their own want a `Health` each.
 
     A `DependencyUnavailable` is answered by 503, with `Retry-After` where it is known when to try
     again, unless the app has an error handler of its own for it. Adds the command
@@ -85,22 +91,16 @@ class HealthMW:
         """
         if "healthmw" in app.extensions:
             raise ValueError("this app has its Health already: app.extensions['healthmw']")
-        configured = app.config.get("HEALTHMW", {})
-        if not isinstance(configured, dict):
-            raise WrongTypeError(
-                f"app.config['HEALTHMW'] must be a dict, not {type(configured).__name__}"
-            )
-        options: dict[str, Any] = {**self._options, **configured}
+        options = self._options_of(app)
         mounting = {name: options.pop(name) for name in _MIDDLEWARE_OPTIONS if name in options}
         if self._health is not None and options:
             raise ValueError(f"health= is given, so {min(options)}= must be given to it")
         health = self._health or Health(**options)
-        for name, probe, policy in self._registered:
-            health.add(name, probe, **policy)
-        for name, probe in _databases(app).items():
-            if name not in health:
-                health.add(name, probe)
-        self._given.add(health)
+        if health not in self._given:
+            for name, probe, policy in self._registered:
+                health.add(name, probe, **policy)
+            self._given.add(health)
+        _add_databases(health, app)
         app.extensions["healthmw"] = health
         # Flask's own way to wrap an app: what is put here runs before any of Flask's handling.
         app.wsgi_app = HealthMiddleware(app.wsgi_app, health, **mounting)  # type: ignore[method-assign]
@@ -108,6 +108,19 @@ class HealthMW:
             app.register_error_handler(DependencyUnavailable, _answer_unavailable)
         app.cli.add_command(_command(health))
         return health
+
+    def _options_of(self, app: Flask) -> dict[str, Any]:
+        configured = app.config.get("HEALTHMW", {})
+        if not isinstance(configured, dict):
+            raise WrongTypeError(
+                f"app.config['HEALTHMW'] must be a dict, not {type(configured).__name__}"
+            )
+        options: dict[str, Any] = {**self._options, **configured}
+        known = [*signature(Health).parameters, *_MIDDLEWARE_OPTIONS]
+        for option in options:
+            if option not in known:
+                raise ValueError(f"HEALTHMW: no option {option!r}, only {', '.join(known)}")
+        return options
 
 
 def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
@@ -142,17 +155,32 @@ def _answer_unavailable(error: DependencyUnavailable) -> Response:
     return Response(answer.body, answer.status, dict(answer.headers))
 
 
-def _databases(app: Flask) -> Mapping[str, Callable[[], Any]]:
-    """Return a probe for each engine of Flask-SQLAlchemy's, by the check's name."""
+def _add_databases(health: Health, app: Flask) -> None:
+    """Have `health` check the databases of `app`, as far as their names are not taken."""
+    engines, found = _engines(app), _FOUND.setdefault(health, {})
+    for name, engine in engines.items():
+        if found.get(name, engine.url) != engine.url:
+            raise ValueError(
+                f"the check {name!r} of this Health is of the database of another app: "
+                "give each app a Health of its own"
+            )
+    for name, engine in engines.items():
+        if name not in health:
+            from healthmw.probes import SQLAlchemyProbe
+
+            health.add(name, SQLAlchemyProbe(engine))
+            found[name] = engine.url
+
+
+def _engines(app: Flask) -> Mapping[str, Engine]:
+    """Return each engine of Flask-SQLAlchemy's, by the name that its check has."""
     extension = app.extensions.get("sqlalchemy")
     if extension is None:
         return {}
-    from healthmw.probes import SQLAlchemyProbe
-
     with app.app_context():
         engines = dict(extension.engines)
     return {
-        "database" if bind is None else f"database.{bind}": SQLAlchemyProbe(engine)
+        "database" if bind is None else f"database.{bind}": engine
         for bind, engine in engines.items()
     }
 

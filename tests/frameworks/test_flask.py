@@ -99,6 +99,42 @@ def test_a_check_of_the_same_name_is_the_apps_own(tmp_path: Path) -> None:
     assert extension.init_app(app).checks["database"].probe is probe
 
 
+def with_database(uri: str) -> Flask:
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = uri
+    SQLAlchemy(app)
+    return app
+
+
+def test_apps_of_a_factory_may_have_one_health_in_common() -> None:
+    health = Health()
+    extension = HealthMW(health=health)
+    extension.add("disk", ScriptedProbe())
+    for _ in range(2):
+        assert extension.init_app(with_database("sqlite://")) is health
+    extension.add("cache", ScriptedProbe())
+    assert sorted(health.checks) == ["cache", "database", "disk"]
+
+
+def test_one_health_does_not_answer_for_two_databases(tmp_path: Path) -> None:
+    """The second app's would be a pass because nobody asked it."""
+    health = Health()
+    HealthMW(with_database("sqlite://"), health=health)
+    other = with_database(f"sqlite:///{tmp_path}/gone.db")
+    with pytest.raises(ValueError, match=r"'database' .* another app: give each .* of its own"):
+        HealthMW(other, health=health)
+    assert not HealthMW().init_app(other).run_sync().ok
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("option", ["foo", 1])
+def test_an_option_that_does_not_exist_is_named(option: object, own: bool) -> None:
+    app = Flask(__name__)
+    app.config["HEALTHMW"] = {option: 2}
+    with pytest.raises(ValueError, match=rf"no option {option!r}, only release, .*, path, show"):
+        HealthMW(app, health=Health() if own else None)
+
+
 def shop() -> Flask:
     app = Flask(__name__)
 
