@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import functools
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from healthmw._health import Health
 
+if TYPE_CHECKING:
+    from healthmw._probe import Probe
+
 DEFAULT_CHECKS = ("databases", "caches", "migrations")
+_NO_DATABASE = "django.db.backends.dummy"  # what Django makes of an entry without ENGINE
+_NO_CACHE = "django.core.cache.backends.dummy.DummyCache"
 _MOUNTING = ("path", "show", "authorize", "drain_delay")
 
 
@@ -38,6 +45,10 @@ def project_health() -> Health:
     `databases`, `caches`, `migrations`; all three where nothing is said.
     """
     options = {name: value for name, value in read().items() if name not in _MOUNTING}
+    known = [*signature(Health).parameters, "health", "checks", *_MOUNTING]
+    for key in options:
+        if key not in known:
+            raise ImproperlyConfigured(f"HEALTHMW: no key {key!r}, only {', '.join(known)}")
     own = options.pop("health", None)
     chosen = options.pop("checks", DEFAULT_CHECKS)
     if own is not None:
@@ -49,10 +60,6 @@ def project_health() -> Health:
         if not isinstance(health, Health):
             raise ImproperlyConfigured(f"HEALTHMW['health'] is {own!r}, which is no Health")
         return health
-    known = [*signature(Health).parameters, "health", "checks", *_MOUNTING]
-    for key in options:
-        if key not in known:
-            raise ImproperlyConfigured(f"HEALTHMW: no key {key!r}, only {', '.join(known)}")
     try:
         health = Health(**options)
     except (TypeError, ValueError) as exc:
@@ -70,16 +77,26 @@ def _add_defaults(health: Health, chosen: object) -> None:
     if unknown:
         known = ", ".join(DEFAULT_CHECKS)
         raise ImproperlyConfigured(f"HEALTHMW['checks']: no {unknown[0]!r}, only {known}")
+    databases = [name for name, it in connections.settings.items() if it["ENGINE"] != _NO_DATABASE]
     if "databases" in chosen:
-        for alias in settings.DATABASES:
-            health.add(_named("database", alias), DatabaseProbe(alias))
+        for alias in databases:
+            _add(health, "DATABASES", _named("database", alias), DatabaseProbe(alias))
     if "caches" in chosen:
-        for alias in settings.CACHES:
-            health.add(_named("cache", alias), CacheProbe(alias))
+        for alias, cache in caches.settings.items():
+            if cache.get("BACKEND") != _NO_CACHE:
+                _add(health, "CACHES", _named("cache", alias), CacheProbe(alias))
     if "migrations" in chosen:
-        for alias in settings.DATABASES:
+        for alias in databases:
             # Reading all migrations takes a while, and they don't change often.
-            health.add(_named("migrations", alias), MigrationsProbe(alias), max_age=10.0)
+            name = _named("migrations", alias)
+            _add(health, "DATABASES", name, MigrationsProbe(alias), max_age=10.0)
+
+
+def _add(health: Health, setting: str, name: str, probe: Probe, **policy: Any) -> None:
+    try:
+        health.add(name, probe, **policy)
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{setting}: {exc}") from exc
 
 
 def _named(what: str, alias: str) -> str:

@@ -56,6 +56,9 @@ def warehouse():
 """
 
 
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
 class Site:
     """A Django project in a folder."""
 
@@ -143,6 +146,30 @@ def test_async_django_answers_alike(site: Site) -> None:
     print(json.dumps(asyncio.run(main())))
     """)
     assert found == [200, "OKAY", 503, "8"]
+
+
+@pytest.mark.parametrize(
+    ("databases", "checks"),
+    [
+        ('{"default": {}, "users": DATABASES["default"]}', ["database.users", "migrations.users"]),
+        ('{"default": {"ENGINE": ""}}', []),
+        ("{}", []),
+    ],
+)
+def test_what_the_settings_say_is_not_there_is_not_checked(
+    site: Site, databases: str, checks: list[str]
+) -> None:
+    dummy = "django.core.cache.backends.dummy.DummyCache"
+    site.setting(f"DATABASES = {databases}")
+    site.setting(f"CACHES = {{'default': {{'BACKEND': {dummy!r}}}}}")
+    found = site.python(
+        ASK
+        + """
+from healthmw.django import health
+print(json.dumps([sorted(health.checks), ask("/health_check")[0]]))
+"""
+    )
+    assert found == [[*checks, "warehouse"], 200]
 
 
 def test_an_unavailable_dependency_is_answered(site: Site) -> None:
@@ -281,7 +308,10 @@ def test_a_file_that_is_missing(site: Site) -> None:
 
 
 def test_a_cache_that_loses_what_is_written(site: Site) -> None:
-    site.setting('CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}')
+    (site.folder / "shop/lossy.py").write_text(
+        "from django.core.cache.backends.dummy import DummyCache\nclass Lossy(DummyCache): ...\n"
+    )
+    site.setting('CACHES = {"default": {"BACKEND": "shop.lossy.Lossy"}}')
     run = site.manage("health_check", "--group", "cache")
     assert run.returncode == 1
     assert "could not be read back" in run.stdout
@@ -318,6 +348,9 @@ def test_the_command_in_json(site: Site) -> None:
         ("HEALTHMW = {'checks': 'databases'}", "must list names"),
         ("HEALTHMW = {'health': 'settings.BASE'}", "which is no Health"),
         ("HEALTHMW = {'health': 'settings.BASE', 'max_age': 1}", "'max_age' must be given to it"),
+        ("HEALTHMW = {'health': 'settings.BASE', 'a': 1, 2: 3}", "no key 'a', only release, "),
+        ("DATABASES['a b'] = DATABASES['default']", "DATABASES: name='database.a b' can't be"),
+        (f"CACHES = {{'default': {LOCMEM}, 'a b': {LOCMEM}}}", "CACHES: name='cache.a b' can't be"),
     ],
 )
 def test_wrong_settings_are_reported(site: Site, setting: str, said: str) -> None:
