@@ -155,6 +155,7 @@ def test_the_view_answers_in_the_format_that_is_asked_for() -> None:
         headers={"if-none-match": answer["etag"]},
     )
     assert (again.status_code, again.content) == (304, b"")
+    assert "content-type" not in again.headers  # what the client has is no page of HTML
 
 
 def test_the_view_shows_everything_to_whom_the_app_knows() -> None:

@@ -62,7 +62,10 @@ def health_view(
 
 def as_django(answer: Response) -> HttpResponse:
     """Return the response as Django's."""
-    response = HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+    headers = dict(answer.headers)
+    response = HttpResponse(answer.body, status=answer.status, headers=headers)
+    if "Content-Type" not in headers:  # a 304, and Django would say that it is HTML
+        del response.headers["Content-Type"]
     # Or Django would log each 503, and mail it to the ADMINS, poll after poll: what is wrong has
     # been logged as it began.
     response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001 - see log_response()
