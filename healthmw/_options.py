@@ -13,6 +13,7 @@ from typing import Final
 
 _SHORTEST = 1e-9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class WrongTypeError(TypeError, ValueError):
@@ -110,6 +111,25 @@ def text(option: str, value: object) -> str:
     """Return `value` if it is a str."""
     if not isinstance(value, str):
         raise WrongTypeError(f"{option} must be a str, not {type(value).__name__}")
+    return value
+
+
+def visible(option: str, value: object) -> str:
+    """Return `value` if it is all visible ASCII, as URLs and keys are. The error does not show it.
+
+    What is read from a file mostly ends with a line break, which would be found out much later.
+    """
+    value = text(option, value)
+    if not value or not all("!" <= char <= "~" for char in value):
+        raise ValueError(f"{option} must be visible ASCII characters: no blank, no line break")
+    return value
+
+
+def header_name(option: str, value: object) -> str:
+    """Return `value` if a header may have this name."""
+    value = text(option, value)
+    if not _HEADER.fullmatch(value):
+        raise ValueError(f"{option}={value!r} can't be the name of a header")
     return value
 
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from healthmw._options import WrongTypeError
+from healthmw._options import WrongTypeError, header_name, names, text
 from healthmw.exceptions import WrongCredentialsError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ _TOKEN_LENGTH = 16
 _HEADER_READ = 4096
 _HOPS_READ = 32
 _REMEMBERED = 1024
+
+# What waitress and uWSGI say of a UNIX socket. No peer has such an address.
+_NO_ADDRESS = ("localhost", "0.0.0.0")  # noqa: S104 - nothing is bound
 
 
 class Caller:
@@ -41,7 +44,7 @@ class Caller:
         header: Callable[[str], str],
         raw: Any,
     ) -> None:
-        self.peer: str = peer
+        self.peer: str = "" if peer in _NO_ADDRESS else peer
         """The address of who has connected, which may be a proxy; empty for a UNIX socket."""
         self.method: str = method
         self.path: str = path
@@ -120,13 +123,11 @@ class Networks:
     ) -> None:
         if not networks:
             raise ValueError("networks: give at least one")
-        if isinstance(proxies, str):
-            raise WrongTypeError(f"proxies must be a collection: write proxies=[{proxies!r}]")
-        known = list(proxies)
+        known = names("proxies", proxies)
         self._unix = "unix" in known
         self._networks = _networks("networks", networks)
-        self._proxies = _networks("proxies", (proxy for proxy in known if proxy != "unix"))
-        self._header = header
+        self._proxies = _networks("proxies", known - {"unix"})
+        self._header = header_name("header", header)
         self._judged: dict[str, bool] = {}
 
     def __repr__(self) -> str:
@@ -166,8 +167,9 @@ class Networks:
 def _networks(option: str, networks: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     found = []
     for network in networks:
+        given = text(option, network)
         try:
-            found.append(ip_network(network))
+            found.append(ip_network(given))
         except ValueError as exc:
             raise ValueError(f"{option}: {exc}") from None
     return tuple(found)

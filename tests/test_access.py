@@ -187,6 +187,30 @@ def test_what_is_no_network_is_refused(network: str) -> None:
         Networks("10.0.0.0/8", proxies=[network])
 
 
+@pytest.mark.parametrize(
+    ("networks", "options", "message"),
+    [
+        ([5], {}, "networks must be .* not int"),
+        ([b"\x0a\x00\x00\x01"], {}, "networks must be .* not bytes"),
+        (["10.0.0.0/8"], {"proxies": [5]}, "proxies must be .* 5 is none"),
+        (["10.0.0.0/8"], {"proxies": None}, "proxies must be .* not NoneType"),
+        (["10.0.0.0/8"], {"header": 5}, "header must be a str, not int"),
+    ],
+)
+def test_networks_of_another_type_are_refused(
+    networks: list[Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message) as info:
+        Networks(*networks, **options)
+    assert isinstance(info.value, ValueError)
+
+
+@pytest.mark.parametrize("header", ["", "X-Real-IP:", "X Real IP", "X-Real-IP\n"])
+def test_what_no_header_goes_by_is_refused(header: str) -> None:
+    with pytest.raises(ValueError, match=r"^header="):
+        Networks("10.0.0.0/8", proxies=["unix"], header=header)
+
+
 def test_networks_are_given_as_several() -> None:
     with pytest.raises(ValueError, match="give at least one"):
         Networks()
@@ -474,12 +498,14 @@ def test_a_named_proxy_is_believed(
     assert level(transport, app, peer=peer, headers=headers) == seen
 
 
-def test_a_unix_socket_is_a_proxy_if_it_is_named(transport: Transport) -> None:
+@pytest.mark.parametrize("peer", ["", "localhost", "0.0.0.0"])  # noqa: S104 - nothing is bound
+def test_a_unix_socket_is_a_proxy_if_it_is_named(transport: Transport, peer: str) -> None:
+    """It has no address; waitress and uWSGI write one all the same, which no peer can have."""
     app = transport.middleware(failing(), authorize=Networks("10.0.0.0/8", proxies=["unix"]))
 
-    assert level(transport, app, peer="", headers={"X-Forwarded-For": "10.0.0.1"}) == "full"
-    assert level(transport, app, peer="", headers={"X-Forwarded-For": "11.0.0.1"}) == "names"
-    assert level(transport, app, peer="") == "names"
+    assert level(transport, app, peer=peer, headers={"X-Forwarded-For": "10.0.0.1"}) == "full"
+    assert level(transport, app, peer=peer, headers={"X-Forwarded-For": "11.0.0.1"}) == "names"
+    assert level(transport, app, peer=peer) == "names"
     forged = {"X-Forwarded-For": "10.0.0.1"}
     assert level(transport, app, peer="203.0.113.9", headers=forged) == "names"
 
