@@ -362,6 +362,10 @@ def test_opsgenie_has_one_alert_and_its_end(
     assert closed.path == "/v2/alerts/healthmw%2Fshop%2Fdatabase/close?identifierType=alias"
 
 
+def webhook(**options: Any) -> Webhook:
+    return Webhook(**{"url": "https://host", "service": "shop", **options})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -371,8 +375,26 @@ def test_opsgenie_has_one_alert_and_its_end(
         (lambda: Webhook("http://host", service="shop", timeout=0), "timeout=0 must be"),
         (lambda: Webhook("http://host", service="shop", secret="cAnArY!"), "secret must be base64"),
         (lambda: Webhook("http://host", service="shop", secret=""), "secret must be base64"),
-        (lambda: PagerDutyWebhook("", service="shop"), "routing_key must not be empty"),
-        (lambda: OpsgenieWebhook("", service="shop"), "api_key must not be empty"),
+        (lambda: PagerDutyWebhook("", service="shop"), "routing_key must be"),
+        (lambda: OpsgenieWebhook("", service="shop"), "api_key must be"),
+        # As they are read from a file, or from the wrong place.
+        (lambda: SlackWebhook("https://host/cAnArY\n", service="shop"), "url must be"),
+        (lambda: TeamsWebhook(" https://host/cAnArY", service="shop"), "url must be"),
+        (lambda: Webhook("https://host:99999/cAnArY", service="shop"), "url must be"),
+        (lambda: Webhook("https://[host/cAnArY", service="shop"), "url must be"),
+        (lambda: PagerDutyWebhook("cAnArY\n", service="shop"), "routing_key must be"),
+        (lambda: OpsgenieWebhook("cAnArY\n", service="shop"), "api_key must be"),
+        (lambda: webhook(headers={"X-Key": "cAnArY\n"}), "headers: the value of 'X-Key'"),
+        (lambda: webhook(headers={"X-Key": "cAnArY ü"}), "headers: the value of 'X-Key'"),
+        (lambda: webhook(headers={"X Key": "cAnArY"}), "headers='X Key' can't be"),
+        # Of other types.
+        (lambda: webhook(url=5), "url must be a str, not int"),
+        (lambda: webhook(service=5), "service must be a str, not int"),
+        (lambda: webhook(degraded="no"), "degraded must be True or False"),
+        (lambda: webhook(secret=b"abcd"), "secret must be a str, not bytes"),
+        (lambda: webhook(headers={"X-Key": 1}), "headers: the value of 'X-Key'"),
+        (lambda: webhook(headers={1: "cAnArY"}), "headers must be a str, not int"),
+        (lambda: webhook(headers="X-Key: cAnArY"), "headers must be a mapping, not str"),
     ],
 )
 def test_bad_options_are_named_and_not_shown(make: Callable[[], object], message: str) -> None:

@@ -8,13 +8,13 @@ import hashlib
 import hmac
 import time
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from healthmw._options import WrongTypeError, header_name, text
 from healthmw.webhooks._notifier import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from healthmw._listeners import StatusChange
 
 
@@ -47,7 +47,7 @@ class Webhook(Notifier):
         timeout: float = 10.0,
     ) -> None:
         super().__init__(url, service=service, degraded=degraded, timeout=timeout)
-        self._headers = dict(headers or {})
+        self._headers = _checked({} if headers is None else headers)
         self._secret = None if secret is None else _key_of(secret)
 
     def request(
@@ -81,9 +81,24 @@ class Webhook(Notifier):
         return found
 
 
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise WrongTypeError(f"headers must be a mapping, not {type(headers).__name__}")
+    for name, value in headers.items():
+        header_name("headers", name)
+        if not isinstance(value, str):
+            raise WrongTypeError(f"headers: the value of {name!r} must be a str")
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise ValueError(
+                f"headers: the value of {name!r} has a line break, an outer blank or non-ASCII text"
+            )
+    return dict(headers)
+
+
 def _key_of(secret: str) -> bytes:
+    encoded = text("secret", secret).removeprefix("whsec_")
     try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from healthmw._model import Status
-from healthmw._options import seconds
+from healthmw._options import flag, seconds, text, visible
 from healthmw._quiet import unlogged
 from healthmw._scrub import outlived
 from healthmw._view import printable
@@ -57,15 +57,12 @@ class Notifier(ABC):
     def __init__(
         self, url: str, *, service: str, degraded: bool = False, timeout: float = 10.0
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("url must be an http:// or https:// URL with a host")
+        self._url = visible("url", url)
+        self._host = _host_of(url)
+        self._service = text("service", service)
         if not service:
             raise ValueError("service must name the app, as people will read it")
-        self._url = url
-        self._host = parts.hostname
-        self._service = service
-        self._worst_well = Status.OKAY if degraded else Status.DEGRADED
+        self._worst_well = Status.OKAY if flag("degraded", degraded) else Status.DEGRADED
         self._timeout = seconds("timeout", timeout)
         self._problems: dict[str, bool] = {}
         """The checks with a problem that is not over, and whether its notice has arrived."""
@@ -151,6 +148,18 @@ class Notifier(ABC):
     def key(self, event: StatusChange) -> str:
         """Name the problem alike in all processes, so that a service can tell it is one."""
         return f"healthmw/{self._service}/{event.check}"
+
+
+def _host_of(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.port != 0
+        host = parts.hostname if known else None
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError("url must be an http:// or https:// URL with a host, and a port if any")
+    return host
 
 
 def _pause(error: Exception, failures: int) -> bool | float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from healthmw._options import visible
 from healthmw._view import printable
 from healthmw.webhooks._notifier import Notifier, facts
 
@@ -30,9 +31,7 @@ class PagerDutyWebhook(Notifier):
         timeout: float = 10.0,
     ) -> None:
         super().__init__(url, service=service, degraded=degraded, timeout=timeout)
-        if not routing_key:
-            raise ValueError("routing_key must not be empty")
-        self._routing_key = routing_key
+        self._routing_key = visible("routing_key", routing_key)
 
     def request(
         self, event: StatusChange, *, resolved: bool
@@ -74,9 +73,7 @@ class OpsgenieWebhook(Notifier):
         timeout: float = 10.0,
     ) -> None:
         super().__init__(url, service=service, degraded=degraded, timeout=timeout)
-        if not api_key:
-            raise ValueError("api_key must not be empty")
-        self._headers = {"Authorization": f"GenieKey {api_key}"}
+        self._headers = {"Authorization": f"GenieKey {visible('api_key', api_key)}"}
 
     def request(
         self, event: StatusChange, *, resolved: bool
