@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING
 
-from healthmw._options import seconds
+from healthmw._options import seconds, text
 from healthmw._reports import Asked
 from healthmw.exceptions import MissingExtraError
 
@@ -36,6 +37,9 @@ _STARTING = 10.0  # seconds until a server that has not said how it goes is give
 _GRACE = 1.0  # seconds that calls under way have at the end
 _CALLS_AT_MOST = 200  # at once, watches among them
 _REQUEST_BYTES = 4096
+
+_HOST_AND_PORT = re.compile(r"(?:\[[^\]]+\]|[^:]+):(\d{1,5})", re.ASCII)
+_OTHER_ADDRESSES = ("unix:", "unix-abstract:", "vsock:")
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -123,13 +127,23 @@ def serve(
     On a thread and an event loop of its own, so beside any app, in each process that calls it; the
     checks run where the app's own run. With `credentials` it speaks TLS. Two hundred calls at once
     are answered; who watches is told of changes every `interval` seconds. Returns what ends it.
-    Raises `OSError` when the address is not to be had.
+    Raises `ValueError` for what is no address, and `OSError` when it is not to be had.
     """
+    _check_address(address)
     servicer = _AsideServicer(health, interval=interval)
     health.start()
     server = _Server(servicer, address, credentials)
     server.start()
     return server.stop
+
+
+def _check_address(address: str) -> None:
+    """Refuse what gRPC would make an address of its own of: 443 for no port, 34463 for 99999."""
+    if text("address", address).startswith(_OTHER_ADDRESSES):
+        return
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None or int(found[1]) > 65535:
+        raise ValueError(f"address={address!r} must be 'host:port' or 'unix:/path'")
 
 
 class _Server:

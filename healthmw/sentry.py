@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from healthmw._options import count, visible
 from healthmw._scrub import outlived, scrub_exception
 from healthmw.exceptions import MissingExtraError
 
@@ -39,14 +40,14 @@ def check_in(
     there is none. It happens on a thread of its own; `sentry_sdk.init()` comes first. Probes that
     use async clients of the app want the app's event loop: then call it there, in the app's
     lifespan. Under a server that forks, call it in a worker: threads stay behind. Returns what ends
-    it. Raises `ValueError` for a group that isn't there, and for `every` below 1.
+    it. Raises `ValueError` for options that make no sense, and for a group that isn't there.
 
     Failures themselves are in Sentry as well, without this: its logging integration takes the
     errors that healthmw logs when a critical check fails.
     """
     health.members(group)
-    if every < 1:
-        raise ValueError(f"every must be 1 minute or more, not {every!r}")
+    count("every", every)
+    visible("monitor_slug", monitor_slug)
     health.start()  # where this is the app's loop, probes run on it from the first round on
     ended = threading.Event()
     config: MonitorConfig = {

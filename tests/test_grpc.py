@@ -243,3 +243,13 @@ def test_the_end_ends_its_thread_and_may_come_twice(tmp_path: Path) -> None:
 def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="interval"):
         HealthServicer(Health(), interval=0)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "::1", "[::1]", "localhost:grpc", "", 50051],
+)
+def test_what_is_no_address_is_refused(address: Any) -> None:
+    """gRPC would take some other port for it, and nobody would ask there."""
+    with pytest.raises(ValueError, match="address"):
+        serve(Health(), address)

@@ -125,8 +125,15 @@ def test_who_ends_it_ends_its_thread(sentry: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"every": 0}, "every must be"), ({"group": "web"}, "no group")]
+    ("options", "message"),
+    [
+        ({"every": 0}, "every=0 must be"),
+        ({"every": "1"}, "every must be a whole number, not str"),
+        ({"group": "web"}, "no group"),
+        ({"monitor_slug": ""}, "monitor_slug must be"),
+        ({"monitor_slug": None}, "monitor_slug must be a str"),
+    ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_in(Health(), "shop-ready", **options)
+        check_in(Health(), **{"monitor_slug": "shop-ready", **options})
