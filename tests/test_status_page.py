@@ -294,6 +294,25 @@ def test_a_measurement_is_shown_with_its_name_in_words() -> None:
     assert "lag seconds 1.5" in page_of(degraded()).text
 
 
+def test_links_are_there_to_be_followed() -> None:
+    links = {
+        "runbook": "https://wiki.example/run?a=1&b='\"><script>",
+        "<b>more": "HTTP://shop.example/",
+        "run": "javascript:alert(1)",
+        "mail": "mailto:ops@shop.example",
+    }
+    linked = Health(service="shop", links=links)
+    linked.add("database", well)
+    for level in ("names", "full"):
+        page = page_of(linked, level=level)
+        targets = [a["href"] for a in page.all("a") if not (a["href"] or "").startswith("?")]
+        assert targets == [links["runbook"], links["<b>more"]]
+        assert "Links runbook , <b>more" in page.text
+        assert not page.all("script")
+    assert "runbook" not in page_of(linked, level="summary").text
+    assert "Links" not in page_of(healthy()).text
+
+
 def test_what_is_withheld_is_said() -> None:
     withheld = "Messages, times and history are for authorised callers."
 

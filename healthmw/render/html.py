@@ -17,7 +17,7 @@ from healthmw._sparkline import in_short, sparkline
 from healthmw._view import Level, worst_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from healthmw._breaker_state import BreakerSnapshot
@@ -107,6 +107,9 @@ def _header(view: View, verdict: str) -> str:
     if view.instance:
         facts.append(("Process", _text(view.instance)))
     facts.append(("As of", _time(view.at)))
+    links = _links(about.links)
+    if links and view.level is not Level.SUMMARY:
+        facts.append(("Links", links))
     lead = "" if view.level is Level.SUMMARY else f"<p class=lead>{_lead(view)}</p>\n"
     about_it = (
         f"<p class=about>{_text(about.description)}</p>\n"
@@ -117,6 +120,14 @@ def _header(view: View, verdict: str) -> str:
         f'<header class="verdict {report.status}">\n'
         f"<h1>{_icon(report.status)}{_text(verdict)}</h1>\n"
         f"{lead}{about_it}{_list(facts)}</header>\n"
+    )
+
+
+def _links(links: Mapping[str, str]) -> str:
+    return ", ".join(
+        f'<a href="{_text(url)}">{_text(relation)}</a>'
+        for relation, url in links.items()
+        if url.lower().startswith(("https://", "http://"))  # what else a click may do, who knows
     )
 
 
