@@ -73,7 +73,8 @@ _NAME = r"""
     (?: pass (?: word | wd | phrase ) | (?: (?<![a-z]) | (?<=db) | (?<=user) | (?<=require) ) pass
       | (?<![a-z]) (?: pwd | pw )
       | secret (?: [ _-]? (?: access [ _-]? )? key )?
-      | (?: api | access | account | auth | private | signing | encryption | master ) [ _-]? key
+      | (?: api | access | account | auth | private | signing | encryption | master
+          | shared | storage ) [ _-]? key
       | token | credentials? | sess (?: ion )? [ _-]? id | (?: set- )? cookie | authorization
       | (?: (?<![a-z]) (?: auth | sig ) | signature ) (?= \s{0,8} = )
     ) (?: [_-]? (?: hash | \d{1,2} ) )?
@@ -154,6 +155,11 @@ _TOKEN = _Form(
     """,
     re.VERBOSE,
 )
+# Redis repeats what it was sent, where it has no AUTH (or, before version 6, no HELLO).
+_REDIS = _Form(
+    r"(unknown command \W{1,3}(?:auth|hello)\W{1,3} with args beginning with: )[^\r\n]++",
+    re.IGNORECASE,
+)
 _SLACK_HOOK = _Form(r"(hooks\.slack\.com/services/)[\w/-]+")
 
 
@@ -186,6 +192,7 @@ _RULES: tuple[tuple[_Form, _Mask], ...] = (
     (_SCHEME, rf"\1{MASK}"),
     (_ASSIGNED, _mask_value),
     (_TOKEN, MASK),
+    (_REDIS, rf"\1{MASK}"),
     (_SLACK_HOOK, rf"\1{MASK}"),
 )
 
