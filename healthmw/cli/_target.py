@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/health_check"
 _BODY_IN_JSON = 4096
+_LONGEST_RELEASE = 128  # the limit of `Health(release=)`; what is cut equals no release
 SUCCESS = range(200, 300)
 REDIRECT = range(300, 400)
 
@@ -75,7 +76,7 @@ class Observation:
         self.answer = answer
         self.health = health or _header(answer, "Health-Status")
         """`okay`, `degraded`, ... as the answer's header or the report says; None without one."""
-        self.release = release or _header(answer, "Health-Release")
+        self.release = release or _header(answer, "Health-Release", _LONGEST_RELEASE)
         self.lines = lines
         """One for each check, where those can be seen."""
         self.report = report
@@ -225,9 +226,9 @@ def tls_context(*, cacert: str | None, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-def _header(answer: Answer | None, name: str) -> str | None:
+def _header(answer: Answer | None, name: str, width: int = 80) -> str | None:
     value = answer.headers.get(name) if answer is not None else None
-    return None if value is None else _text.clean(str(value), 80)
+    return None if value is None else _text.clean(str(value), width)
 
 
 def _refusal(answer: Answer) -> str:
