@@ -15,6 +15,7 @@ from healthmw.cli._output import Paint, Progress, emit
 from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._rounds import Rounds
 from healthmw.cli._signals import Signals
+from healthmw.cli._text import without_credentials
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +77,7 @@ def run(words: list[str]) -> int:
         for word, text in rounds.lines():
             emit(f"{Paint(stream).verdict(word)}  {text}", stream)
     if code == WELL and command:
-        progress.line(f"Starting  {shlex.join(command)}")
+        progress.line(f"Starting  {without_credentials(shlex.join(command))}")
         _become(command)
     return code
 

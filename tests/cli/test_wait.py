@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from healthmw import Health
 from tests.cli.servers import OKAY, PLENTY, answer, answering
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ def test_until_the_release_answers(bench: Bench) -> None:
     assert run.json["targets"][0]["verdict"] == "failed"
 
 
+def test_a_release_may_have_as_long_a_name_as_a_health_lets_it_have(bench: Bench) -> None:
+    release = "r" * 128
+    Health(release=release)  # no longer one may be had
+    with answering(answer(b"OKAY", "200 OK", f"Health-Release: {release}")) as place:
+        options = [f"--release={release}", f"--timeout={PLENTY}", "--json"]
+        run = bench.run("wait", *options, f"http://{place}")
+    assert run.code == 0
+    assert run.json["targets"][0]["answer"]["release"] == release
+
+
 def test_it_becomes_the_command(bench: Bench) -> None:
     with answering(OKAY) as place:
         command = ["sh", "-c", 'echo $$ "$1"; exit 7', "sh", "a b"]
@@ -127,6 +138,16 @@ def test_it_becomes_the_command(bench: Bench) -> None:
     assert out == f"{wait.pid} a b\n"  # its output, and nothing of ours
     assert "OKAY  http://" in err
     assert "Starting  sh -c " in err
+
+
+def test_a_password_in_the_command_is_not_shown(bench: Bench) -> None:
+    with answering(OKAY) as place:
+        words = ["wait", f"http://{place}", "--", "echo", "redis://:s3cret@cache/0"]
+        with bench.start(*words) as wait:
+            out, err = wait.communicate(timeout=60)
+    assert out == "redis://:s3cret@cache/0\n"  # the command itself has it
+    assert "Starting  echo redis://***@cache/0" in err
+    assert "s3cret" not in err
 
 
 def test_the_command_is_not_left_deaf_to_sigpipe(bench: Bench) -> None:
