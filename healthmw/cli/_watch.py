@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -104,6 +105,7 @@ def run(words: list[str]) -> int:
     """Run the command with the arguments `words`, and return the exit status."""
     args = make_parser().parse_args(words)
     targets = [resolve(text, args, kind=question_type(args)) for text in args.targets]
+    names = _names(targets)
     progress, changes = Progress(live_only=True), Changes()
     table = None if args.json else _table(changes)
     seen: list[Observation] = []
@@ -123,7 +125,7 @@ def run(words: list[str]) -> int:
                 break
             seen = found
             looks += 1
-            rows = _rows(targets, seen)
+            rows = _rows(names, seen)
             found_changes = list(changes.found(rows))
             if table is not None:
                 table.show(rows)
@@ -151,23 +153,34 @@ def _table(changes: Changes) -> Table | None:
     return Table(changes)
 
 
-def _rows(targets: Sequence[Target], seen: Sequence[Observation]) -> dict[str, Row]:
+def _names(targets: Sequence[Target]) -> list[str]:
+    """Return a name of its own for each target: two may differ in what is not shown of them."""
+    met = Counter[str]()
+    names = []
+    for target in targets:
+        met[target.name] += 1
+        count = met[target.name]
+        names.append(f"{target.name} ({count})" if count > 1 else target.name)
+    return names
+
+
+def _rows(names: Sequence[str], seen: Sequence[Observation]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
-    for target, one in zip(targets, seen, strict=True):
+    for target, one in zip(names, seen, strict=True):
         report = one.report or {}
         checks = report.get("checks", {})
         # What the checks say of themselves is not told twice.
         about = report.get("reason") or "" if checks else one.text
-        rows[target.name] = Row(
+        rows[target] = Row(
             word=one.word,
             about=about,
             told=f"{about} {one.release}",
             seconds=one.seconds,
-            label=target.name,
+            label=target,
             release=one.release or "",
         )
         for name, check in checks.items():
-            rows[f"{target.name} {name}"] = _row(name, check)
+            rows[f"{target} {name}"] = _row(name, check)
     return rows
 
 

@@ -93,6 +93,21 @@ def test_the_checks_of_a_health_are_told_one_by_one(
     ]
 
 
+def test_targets_that_are_shown_alike_are_told_apart(bench: Bench) -> None:
+    def reply(request: bytes) -> bytes:
+        return BAD if b"?shop=2" in request else OKAY
+
+    with answering(reply) as place:
+        urls = [f"http://{place}/up?shop={number}" for number in (2, 1)]
+        run = bench.run(*QUICK, "--count=2", *urls)
+    assert run.code == 1
+    told = [line.partition("  ")[2] for line in run.out.splitlines()]
+    assert told == [
+        f"FAILED    http://{place}/up: 503 FAILED: database (timeout)",
+        f"OKAY      http://{place}/up (2): 200 OKAY",
+    ]
+
+
 def test_a_signal_ends_it(bench: Bench) -> None:
     with answering(OKAY) as place, bench.start("watch", f"http://{place}") as watch:
         assert watch.stdout is not None
