@@ -15,7 +15,7 @@ from rich.text import Text
 from healthmw.cli import _text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -55,6 +55,7 @@ class Table:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._live.update(self._picture())  # what stays on the screen may be as high as it is
         self._live.stop()
 
     def show(self, rows: dict[str, Row]) -> None:
@@ -77,7 +78,17 @@ class Table:
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        rows = [self._cells(name, row) for name, row in self._rows.items()]
+        picture = self._picture()
+        over = len(self._live.console.render_lines(picture)) - self._live.console.height
+        if over > 0:  # the screen would end above what matters most
+            # What is not okay has a line below the table, too. The number of those takes one.
+            least = list(reversed(self._rows))
+            least.sort(key=lambda name: self._rows[name].word != "OKAY")
+            picture = self._picture(without=least[: over + 1])
+        self._live.update(picture, refresh=True)
+
+    def _picture(self, without: Sequence[str] = ()) -> Group:
+        rows = [self._cells(name, row) for name, row in self._rows.items() if name not in without]
         grid = Grid(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
         titles = self._fitting(rows)
         for title in titles:
@@ -86,7 +97,8 @@ class Table:
             grid.add_column(title, no_wrap=title != "", overflow="fold", justify=justify)
         for cells in rows:
             grid.add_row(*(cells[title] for title in titles))
-        self._live.update(Group(grid, "", *self._faults()), refresh=True)
+        rest = [_left_out(self._rows[name] for name in without)] if without else []
+        return Group(grid, *rest, "", *self._faults())
 
     def _fitting(self, rows: Sequence[dict[str, Text | str]]) -> list[str]:
         """Return the titles of the columns that have anything and leave the names room."""
@@ -136,6 +148,13 @@ def _label(name: str, row: Row) -> Text:
         return Text(f"  {row.label}")
     label = Text(name)
     return label.append(f" {row.release}", style="dim") if row.release else label
+
+
+def _left_out(rows: Iterable[Row]) -> Text:
+    okay = [row.word == "OKAY" for row in rows]
+    bad = okay.count(False)
+    also = f" and {bad} that are not" if bad else ""
+    return Text(f"... and {okay.count(True)} that are okay{also}", style="dim")
 
 
 def _style(row: Row) -> str:

@@ -226,6 +226,40 @@ def test_a_narrow_terminal_keeps_names_and_verdicts(bench: Bench, columns: int) 
     assert ("half_open" in table) == (columns > 30), table
 
 
+def _frames(shown: str) -> list[list[str]]:
+    """Return the lines of each picture that a living table drew over the one before."""
+    pictures = re.split(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*", shown)
+    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", one).splitlines() for one in pictures]
+
+
+@pytest.mark.parametrize(("lines", "bad"), [("24", 1), ("24", 12), ("10", 1), ("10", 4)])
+def test_a_low_terminal_shows_what_fails(bench: Bench, lines: str, bad: int) -> None:
+    (bench.folder / "watched.py").write_text(
+        "from healthmw import Health\n"
+        "health = Health()\n"
+        "def away():\n"
+        "    raise OSError('away')\n"
+        "for number in range(30):\n"
+        "    health.add(f'well{number}', lambda: None)\n"
+        f"for number in range({bad}):\n"
+        "    health.add(f'bad{number}', away)\n"
+    )
+    words = ["watch", "--count=2", "--interval=0.05", "watched:health"]
+    shown = _on_a_terminal(*words, COLUMNS="80", LINES=lines)
+    *frames, last = (frame for frame in _frames(shown) if "FAILED" in "".join(frame))
+    assert frames
+    for frame in frames:
+        assert len(frame) <= int(lines)
+        text = "\n".join(frame)
+        told = re.findall(r"FAILED +watched:health bad(\d+): OSError: away", text)
+        assert told == [str(number) for number in range(bad)]
+        assert re.search(r"^\.\.\. and \d+ that are okay", text, re.MULTILINE)
+        rows = re.findall(r"^  bad\d+ +FAILED", text, re.MULTILINE)
+        hidden = re.search(r" that are okay and (\d+) that are not$", text, re.MULTILINE)
+        assert len(rows) + (int(hidden[1]) if hidden else 0) >= bad
+    assert sum("  well" in line for line in last) == 30, "in the end all of it stays to be read"
+
+
 def test_a_watch_without_rich_is_lines(bench: Bench) -> None:
     (bench.folder / "rich.py").write_text("raise ImportError")
     with answering(OKAY) as place:
