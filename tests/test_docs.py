@@ -154,6 +154,21 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
             assert elsewhere or anchor[1:] in anchors(there), target + anchor
 
 
+def test_links_of_the_changelog_lead_somewhere_from_both_its_places() -> None:
+    # `towncrier build` moves the fragments into CHANGELOG.md, which a page of the docs includes.
+    page = ROOT.joinpath("docs/reference/changelog.md").read_text(encoding="utf-8")
+    rewritten = re.search(r"^:relative-docs: (\S+)$", page, re.MULTILINE)
+    assert rewritten, "Sphinx looks for the links where the page is"
+    found = 0
+    for text in [ROOT / "CHANGELOG.md", *ROOT.glob("changelog.d/*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", without_code(text)):
+            if not re.match(r"[a-z]+:", target):
+                found += 1
+                assert target.startswith(rewritten[1]), f"{text.name}: {target}"
+                assert ROOT.joinpath(target).exists(), f"{text.name}: {target}"
+    assert found
+
+
 def test_anchors_are_found_as_they_are_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# What `it` does, [here](x.md)\n\n(label)=\n## A/B\n\n```sh\n# no\n```\n")
