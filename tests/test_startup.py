@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import signal
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from healthmw import Health
 from healthmw.asgi import HealthApp, HealthMiddleware
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from healthmw.asgi import ASGIApp
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +145,81 @@ async def test_a_check_that_hangs_does_not_hold_up_the_end() -> None:
 
     (message,) = server.sent
     assert message["message"].endswith("database (never_run)")
+
+
+@pytest.fixture
+def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The signals that the server's own handlers were called for."""
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda number, _frame: heard.append(number))
+    yield heard
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_stop_ends_the_wait(number: signal.Signals, handled: list[int]) -> None:
+    health, server, began = Health(), Server(), anyio.Event()
+    handlers = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
+
+    @health.probe("database", timeout=NEVER)
+    async def database() -> None:
+        began.set()
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.live, HealthMiddleware(living([]), health, startup_timeout=NEVER))
+        await began.wait()
+        signal.raise_signal(number)
+
+    (message,) = server.sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert message["message"] == f"healthmw: stopped by {number.name} before it was ready to start"
+    assert handled == [number], "the server hears of it, too"
+    assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == handlers
+
+
+@pytest.mark.usefixtures("handled")
+async def test_a_handler_that_is_set_meanwhile_stays() -> None:
+    health, server = Health(), Server()
+    health.add("it", lambda: None)
+
+    def new(_number: int, _frame: object) -> None: ...
+
+    @health.probe("sets-it")
+    async def sets_it() -> None:
+        signal.signal(signal.SIGTERM, new)
+
+    await server.live(HealthMiddleware(living([]), health, startup_timeout=PATIENCE))
+    assert signal.getsignal(signal.SIGTERM) is new
+
+
+@pytest.mark.usefixtures("handled")
+async def test_gunicorn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends as a whole for a worker that it stops before that has started."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    health, server, handler, seen = Health(), Server(), signal.getsignal(signal.SIGTERM), []
+
+    @health.probe("it")
+    async def it() -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+
+    await server.live(HealthMiddleware(living([]), health, startup_timeout=PATIENCE))
+    assert seen == [handler]
+
+
+async def test_a_gate_in_another_thread_sets_no_handlers() -> None:
+    async def start() -> list[str]:
+        health, server = Health(), Server()
+        health.add("it", lambda: None)
+        await server.live(HealthMiddleware(living([]), health, startup_timeout=PATIENCE))
+        return server.kinds
+
+    kinds = await anyio.to_thread.run_sync(anyio.run, start)
+    assert kinds == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 @pytest.mark.parametrize(

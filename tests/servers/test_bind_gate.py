@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,30 @@ def test_no_port_is_open_before_the_app_is_ready(
     finally:
         ended.set()
         watcher.join()
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS.keys() - {"hypercorn"}))
+def test_a_server_that_is_told_to_stop_does_not_wait_for_the_app(
+    server: str, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    environ = {**os.environ, **scenario("journaled", tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command(server, free_port()),
+        cwd=tmp_path,
+        env={**environ, "STARTUP_TIMEOUT": "3600"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        try:
+            eventually((tmp_path / "journal").exists)
+            running.send_signal(signal.SIGTERM)
+            out, _ = running.communicate(timeout=PATIENCE)
+        finally:
+            running.kill()
+    assert running.returncode != 0
+    assert "stopped by SIGTERM before it was ready to start" in out
 
 
 @pytest.mark.parametrize("server", SERVERS)
