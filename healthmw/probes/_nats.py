@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from contextlib import suppress
@@ -152,11 +153,9 @@ class NATSProbe:
         from nats.js.errors import APIError
 
         try:
-            await client.flush(timeout=_FOREVER)  # bounded by the caller
+            await _ping(client)
         except (Error, OSError) as exc:
             raise _LostError(f"{type(exc).__name__}: {exc}") from exc
-        if not client.is_connected:  # nats-py calls that a success, too
-            raise _LostError("the connection is closed")
         if self._stream is None:
             return {}
         jetstream = client.jetstream(timeout=_FOREVER)
@@ -191,6 +190,25 @@ class _Own:
     async def end(self) -> None:
         """Take note that the connection has ended."""
         self.asking.cancel()
+
+
+async def _ping(client: Client) -> None:
+    """Wait for the server's `PONG`. Bounded by the caller, who may cancel this.
+
+    nats-py's own `flush` takes a client that has stopped reading for a success. Cancelled, it makes
+    one stop: nats-py's reading ends, for good and unseen, at a late `PONG` for what was cancelled.
+    """
+    if not client.is_connected:
+        raise _LostError("the connection is closed")
+    if not hasattr(client, "_send_ping"):  # as in a nats-py to come: it has no public name
+        await client.flush(timeout=_FOREVER)
+        return
+    reading = client._reading_task  # noqa: SLF001 - it goes with the name above
+    if reading is None or reading.done():
+        raise _LostError("the client has stopped reading")
+    pong = asyncio.get_running_loop().create_future()
+    await client._send_ping(pong)  # noqa: SLF001 - as above
+    await asyncio.shield(pong)
 
 
 async def _connect(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import celery
+import nats.aio.client
 import pytest
 import redis
 import trio
@@ -137,6 +138,27 @@ def test_nats_on_trio_is_told_what_to_do() -> None:
     probe = NATSProbe("nats://127.0.0.1:1")
     with pytest.raises(ProbeFailedError, match="asyncio only"):
         trio.run(probe)
+
+
+def test_nats_py_that_sends_a_ping_by_another_name() -> None:
+    class Renamed(nats.aio.client.Client):
+        is_connected = True
+        flushed = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "_send_ping":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+        async def flush(self, timeout: int = 10) -> None:
+            self.flushed = True
+
+    async def main() -> None:
+        client = Renamed()
+        await NATSProbe(client)()
+        assert client.flushed
+
+    asyncio.run(main())
 
 
 def test_kafka_settings_that_are_none(run: Runner) -> None:

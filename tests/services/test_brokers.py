@@ -205,6 +205,44 @@ def test_an_apps_own_nats_client_is_asked_and_left_open(lend: Lend, run: Runner)
     run.run(main())
 
 
+def test_an_apps_own_nats_client_outlives_a_run_that_was_cut_off(lend: Lend, run: Runner) -> None:
+    import nats
+
+    async def main() -> None:
+        client = await nats.connect(server.dsn())
+        orders = await client.subscribe("orders")
+        server.pause()
+        for _ in range(2):
+            with pytest.raises(ProbeTimeoutError):
+                await NATSProbe(client, timeout=0.2)()
+        server.resume()
+        await NATSProbe(client, timeout=PATIENCE)()
+        await client.publish("orders", b"tea")
+        assert (await orders.next_msg(timeout=PATIENCE)).data == b"tea"
+        await client.close()
+
+    server = lend(NATS)
+    run.run(main())
+
+
+def test_an_apps_own_nats_client_that_has_stopped_reading_fails(lend: Lend, run: Runner) -> None:
+    import nats
+
+    async def main() -> None:
+        client = await nats.connect(server.dsn())
+        await NATSProbe(client)()
+        reading = client._reading_task
+        assert reading is not None
+        reading.cancel()
+        await asyncio.wait({reading})
+        with pytest.raises(ProbeFailedError, match="the client has stopped reading"):
+            await NATSProbe(client)()
+        await client.close()
+
+    server = lend(NATS)
+    run.run(main())
+
+
 def test_a_stream_and_what_its_consumer_has_still_to_read(lend: Lend, run: Runner) -> None:
     import nats
     from nats.js.api import ConsumerConfig
