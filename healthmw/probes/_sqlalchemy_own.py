@@ -79,8 +79,9 @@ class OwnConnection:
         )
         limit = timeout if app.dialect.name == "sqlite" else math.ceil(timeout)
         self._limits = dict.fromkeys(_DRIVER_LIMITS.get(app.dialect.driver, ()), limit)
-        if self._limits and not event.contains(app, "do_connect", _connect_in_time):
-            event.listen(app, "do_connect", _connect_in_time)
+        # On the dialect, which an engine shares with its copies by execution_options().
+        if self._limits and not event.contains(app.dialect, "do_connect", _connect_in_time):
+            event.listen(app.dialect, "do_connect", _connect_in_time)
         self._once = once
         self.retired = False
         """Once True, the run that uses the connection closes it at its end."""

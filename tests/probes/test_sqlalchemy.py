@@ -472,6 +472,20 @@ def test_listeners_are_called_once(database: Path, run: Runner) -> None:
     engine.dispose()
 
 
+def test_an_engine_and_its_copy_with_other_options(engine: AnyEngine, run: Runner) -> None:
+    calls: list[None] = []
+    app = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    sa.event.listen(app, "do_connect", lambda *_: calls.append(None))
+    probes = [
+        SQLAlchemyProbe(engine),
+        SQLAlchemyProbe(engine.execution_options(isolation_level="AUTOCOMMIT")),
+    ]
+    for _ in range(2):
+        for probe in probes:
+            run(probe)
+    assert len(calls) == 4
+
+
 def test_runs_at_once_are_all_answered(engine: AnyEngine, run: Runner) -> None:
     assert len(run.together(SQLAlchemyProbe(engine, timeout=20), 8)) == 8
 
