@@ -39,7 +39,9 @@ def connect_pg8000(
     unix, source = options.get("unix_sock"), options.get("source_address")
     sock = _open(host, port, seconds, unix, source)
     others = {name: value for name, value in options.items() if name != "unix_sock"}
-    return _over(sock, watch, lambda sock: connect(**others, sock=sock))
+    connection = _over(sock, watch, lambda sock: connect(**others, sock=sock))
+    connection._usock.settimeout(options.get("timeout"))  # noqa: SLF001 - as if it were its own
+    return connection
 
 
 class _Socket(socket.socket):

@@ -132,12 +132,14 @@ class SQLAlchemyProbe:
         return OwnConnection(self._app, timeout=self._timeout, once=once)
 
     def _run_sync(self) -> Outcome:
+        from healthmw.probes._sqlalchemy_own import connect_in_pool
+
         started = time.monotonic()
         until = started + self._timeout
         try:
             if self._shared:
                 self._wait_for_room(until)
-                seen = self._ask(self._app.connect, until)
+                seen = self._ask(partial(connect_in_pool, self._app, until), until)
             else:
                 own = self._sync.get()
                 with own.held(self._timeout):

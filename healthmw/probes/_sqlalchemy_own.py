@@ -56,7 +56,7 @@ class _Bounds:
     watch: Callable[[int], None]  # is told the sockets that are to be shut down in the end
 
 
-# Set while the probe opens a connection of its own, and only there: the app's keep their options.
+# Set while the probe asks for a connection, and only there: what the app opens keeps its options.
 _bounds: ContextVar[_Bounds | None] = ContextVar("healthmw_connect_bounds", default=None)
 
 
@@ -67,7 +67,7 @@ class OwnConnection:
     """
 
     def __init__(self, app: Engine, *, timeout: float, once: bool) -> None:
-        from sqlalchemy import Engine, event
+        from sqlalchemy import Engine
 
         # A pool like the app's and beside it, so that connections are opened just as the app's are.
         # Not a second engine from the URL: that would lack the app's creator and connect_args.
@@ -79,9 +79,7 @@ class OwnConnection:
         )
         limit = timeout if app.dialect.name == "sqlite" else math.ceil(timeout)
         self._limits = dict.fromkeys(_DRIVER_LIMITS.get(app.dialect.driver, ()), limit)
-        # On the dialect, which an engine shares with its copies by execution_options().
-        if self._limits and not event.contains(app.dialect, "do_connect", _connect_in_time):
-            event.listen(app.dialect, "do_connect", _connect_in_time)
+        _listen(app.dialect)
         self._once = once
         self.retired = False
         """Once True, the run that uses the connection closes it at its end."""
@@ -125,13 +123,7 @@ class OwnConnection:
             self._drop()
 
     def _open(self, seconds: float) -> Connection:
-        async_driver = self._engine.dialect.is_async  # is cancelled
-        with nullcontext(_no_watch) if async_driver else shut_down_after(seconds) as watch:
-            token = _bounds.set(_Bounds(limits=self._limits, seconds=seconds, watch=watch))
-            try:
-                return self._engine.connect()
-            finally:
-                _bounds.reset(token)
+        return _connect_within(self._engine, seconds, self._limits)
 
     def leave(self) -> None:
         """Let go of a connection that a fork has brought here: it is the parent's."""
@@ -157,6 +149,35 @@ class OwnConnection:
             with suppress(Exception):  # it may be in any state; why the run failed is known already
                 connection.invalidate()  # closes it, where close() would keep it in the pool
                 connection.close()
+
+
+def connect_in_pool(app: Engine, until: float) -> Connection:
+    """Return a connection of the app's pool, in a thread; opening one for it ends at `until`.
+
+    It is the app's, which may take longer over a query: so it gets no limit that would stay on.
+    """
+    _listen(app.dialect)
+    seconds = max(0.0, until - time.monotonic())
+    names = {"connect_timeout"}.intersection(_DRIVER_LIMITS.get(app.dialect.driver, ()))
+    return _connect_within(app, seconds, dict.fromkeys(names, math.ceil(seconds) or 1))
+
+
+def _listen(dialect: Dialect) -> None:
+    from sqlalchemy import event
+
+    # On the dialect, which an engine shares with its copies by execution_options().
+    if not event.contains(dialect, "do_connect", _connect_in_time):
+        event.listen(dialect, "do_connect", _connect_in_time)
+
+
+def _connect_within(engine: Engine, seconds: float, limits: Mapping[str, float]) -> Connection:
+    async_driver = engine.dialect.is_async  # is cancelled
+    with nullcontext(_no_watch) if async_driver else shut_down_after(seconds) as watch:
+        token = _bounds.set(_Bounds(limits=limits, seconds=seconds, watch=watch))
+        try:
+            return engine.connect()
+        finally:
+            _bounds.reset(token)
 
 
 @contextmanager
@@ -188,7 +209,7 @@ def watch_connection(watch: Callable[[int], None], connection: Any) -> None:
 def _connect_in_time(
     dialect: Dialect, record: ConnectionPoolEntry, cargs: Any, cparams: Any
 ) -> DBAPIConnection | None:
-    """Add the probe's limits to the options of the connection that it opens for itself.
+    """Add the probe's limits to the options of the connection that is opened for it.
 
     This listens on the app's dialect. What the app's listeners before it did is in `cparams`; those
     after it are called from here, with a copy: before SQLAlchemy 2.1 all connections share one.

@@ -590,12 +590,14 @@ def make(driver: str, port: int, run: Runner) -> AnyEngine:
     return create_async_engine(url) if is_async else sa.create_engine(url)
 
 
+@pytest.mark.parametrize("connection", ["own", "pool"])
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("talk", [silent, garbage, reset], ids=["silent", "garbage", "reset"])
-def test_a_server_that_is_no_server(talk: Any, driver: str, run: Runner) -> None:
+def test_a_server_that_is_no_server(talk: Any, driver: str, connection: Any, run: Runner) -> None:
     threads = foreign_threads()
     with FakeServer(talk) as server:
-        probe = SQLAlchemyProbe(make(driver, server.port, run), timeout=0.5)
+        engine = make(driver, server.port, run)
+        probe = SQLAlchemyProbe(engine, connection=connection, timeout=0.5)
         started = time.monotonic()
         with pytest.raises((ProbeFailedError, OSError, KeyError)) as info:  # pg8000's word for it
             run(probe)
@@ -608,11 +610,13 @@ def test_a_server_that_is_no_server(talk: Any, driver: str, run: Runner) -> None
     assert foreign_threads() <= threads
 
 
+@pytest.mark.parametrize("connection", ["own", "pool"])
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_server_that_answers_a_byte_at_a_time(driver: str, run: Runner) -> None:
+def test_a_server_that_answers_a_byte_at_a_time(driver: str, connection: Any, run: Runner) -> None:
     start = b"\xff\xff\x00\x00\x0a" if "mysql" in driver else b"R\x00\x00\xff\xff"
     with FakeServer(drip(start + b"\x00" * 60_000)) as server:
-        probe = SQLAlchemyProbe(make(driver, server.port, run), timeout=0.5)
+        engine = make(driver, server.port, run)
+        probe = SQLAlchemyProbe(engine, connection=connection, timeout=0.5)
         started = time.monotonic()
         with pytest.raises((ProbeFailedError, OSError)):
             run(probe)

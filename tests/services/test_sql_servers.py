@@ -210,6 +210,28 @@ def test_a_hanging_server_in_the_apps_pool(database: Database, run: Runner) -> N
     run(probe)
 
 
+@with_pg8000
+def test_what_is_opened_for_the_probe_in_the_apps_pool_gets_no_limits_of_the_probes(
+    database: Database, run: Runner
+) -> None:
+    engine = database.engine(pool_size=1, max_overflow=0)
+    probe = SQLAlchemyProbe(engine, connection="pool", timeout=1.0)
+    until_sync(lambda: passes(run, probe))
+    before = database.clients()
+    sleep = sa.text("SELECT SLEEP(1.5)" if database.driver == "pymysql" else "SELECT pg_sleep(1.5)")
+
+    async def ask(engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(sleep)
+
+    if isinstance(engine, AsyncEngine):
+        run.run(ask(engine))
+    else:
+        with engine.connect() as connection:
+            connection.execute(sleep)
+    assert len(before) == len(database.clients()) == 1  # it was the same one
+
+
 def test_closing_while_the_server_hangs_is_bounded(database: Database, run: Runner) -> None:
     probe = SQLAlchemyProbe(database.engine(), timeout=0.5)
     until_sync(lambda: passes(run, probe))
