@@ -13,7 +13,6 @@ from healthmw._driver import (
     PerLoop,
     PerProcess,
     check_timeout,
-    look_up,
     require_asyncio,
 )
 from healthmw._pool import PoolRoom, sqlalchemy_numbers
@@ -177,8 +176,6 @@ class SQLAlchemyProbe:
         if self._shared:
             return await greenlet_spawn(self._ask, self._app.connect, until)
         async with own.async_lock:
-            if not own.is_open:
-                await look_up(self._app.url.host)
             return await greenlet_spawn(self._ask, partial(own.use, until), until, kept=own.is_open)
 
     def _ask(

@@ -13,7 +13,6 @@ from healthmw._driver import (
     PerLoop,
     PerProcess,
     check_timeout,
-    look_up,
     require_asyncio,
     with_latency,
 )
@@ -107,7 +106,6 @@ class Errand:
         from sqlalchemy.util import greenlet_spawn
 
         async with own.async_lock:
-            await look_up(self.app.url.host)
             return await greenlet_spawn(self._do, own, until)
 
     def _do(self, own: OwnConnection, until: float) -> Outcome:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._driver import Undisturbed, let_go_when_cancelled, shut_down_after
+from healthmw._driver import Undisturbed, let_go_when_cancelled, look_up_any, shut_down_after
 from healthmw._sockets import connect_pg8000, connect_pymysql
 from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import URL, Connection, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -237,12 +237,24 @@ def _connect_in_time(
 
 
 def _connect(dialect: Dialect, cargs: Any, options: Any, bounds: _Bounds) -> DBAPIConnection:
+    if dialect.is_async:
+        from sqlalchemy.util import await_only
+
+        await_only(look_up_any(_hosts(options)))
     if dialect.driver not in _OVER_A_SOCKET:
         return dialect.connect(*cargs, **options)
     over_a_socket, name = _OVER_A_SOCKET[dialect.driver]
     connect = partial(getattr(dialect.loaded_dbapi, name), *cargs)
     connection: DBAPIConnection = over_a_socket(connect, options, bounds.seconds, bounds.watch)
     return connection
+
+
+def _hosts(options: Mapping[str, Any]) -> Sequence[str]:
+    """Return the names that an async driver resolves for connecting."""
+    if options.get("hostaddr") or options.get("unix_socket"):
+        return []  # these come first
+    host = options.get("host") or []
+    return host.split(",") if isinstance(host, str) else host
 
 
 def _no_watch(_descriptor: int) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg  # type: ignore[import-untyped] # it has no types
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
-from healthmw.probes import SQLAlchemyProbe
+from healthmw.probes import HeadroomProbe, SQLAlchemyProbe
 from tests.probes.running import Runner
 from tests.relay import Relay
 from tests.services.servers import PASSWORD, PostgreSQL
@@ -36,6 +37,13 @@ class Database(ServerView):
     driver: str
     is_async: bool
     run: Runner
+
+    async def connect(self) -> Any:
+        """Connect by the async driver itself."""
+        dsn = self.server.dsn()
+        if self.driver == "asyncpg":
+            return await asyncpg.connect(dsn)
+        return await psycopg.AsyncConnection.connect(dsn)
 
     def engine(self, password: str = PASSWORD, **options: Any) -> sa.Engine | AsyncEngine:
         make = create_async_engine if self.is_async else sa.create_engine
@@ -293,6 +301,43 @@ def test_credentials_that_an_event_brings(database: Database, run: Runner) -> No
     run(probe)
 
 
+ELSEWHERE = ["connect_args", "hosts", "do_connect", "made by do_connect", "creator"]
+
+
+@pytest.mark.parametrize(
+    ("database", "how"),
+    [
+        *((driver, how) for driver in ASYNC for how in ELSEWHERE),
+        ("async psycopg", "hostaddr"),
+    ],
+    indirect=["database"],
+)
+def test_only_the_host_that_the_app_connects_to_need_have_a_name(
+    how: str, database: Database, run: Runner
+) -> None:
+    options: dict[str, Any] = {}
+    if how == "connect_args":
+        options["connect_args"] = {"host": "127.0.0.1"}
+    if how == "creator":
+        options["async_creator"] = database.connect
+    if how == "hostaddr":
+        options["connect_args"] = {"hostaddr": "127.0.0.1"}
+    here, gone = f"127.0.0.1:{database.server.port}", f"nowhere.invalid:{database.server.port}"
+    instead = f"/postgres?host={gone}&host={here}" if how == "hosts" else f"{gone}/postgres"
+    url = database.server.dsn(database.driver).replace(f"{here}/postgres", instead)
+    engine = create_async_engine(url, **options)
+    run.finally_close(engine)
+    if "do_connect" in how:
+
+        @sa.event.listens_for(engine.sync_engine, "do_connect")
+        def elsewhere(dialect: Any, _record: object, args: Any, options: dict[str, Any]) -> Any:
+            options["host"] = "127.0.0.1"
+            return dialect.connect(*args, **options) if how.startswith("made") else None
+
+    run(SQLAlchemyProbe(engine, timeout=PATIENCE))
+    run(HeadroomProbe(engine, processes=1, timeout=PATIENCE))
+
+
 @only_async
 def test_new_loops_leave_no_connections(database: Database) -> None:
     probe = SQLAlchemyProbe(database.engine())
@@ -319,7 +364,7 @@ def test_another_process_id_means_another_connection(
 FORK = """
 import gc, json, os, sys
 import sqlalchemy as sa
-from healthmw.probes import SQLAlchemyProbe
+from healthmw.probes import HeadroomProbe, SQLAlchemyProbe
 from tests.waiting import foreign_threads
 
 engine = sa.create_engine(os.environ["DSN"], poolclass=sa.NullPool)
