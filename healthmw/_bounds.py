@@ -42,10 +42,15 @@ class Bounds:
         return value < bound if self.below else value > bound
 
 
-def above(degraded_above: float | None, failed_above: float | None) -> Bounds:
-    """Return the bounds of what is bad when it is large; raise `ValueError` for a bad option."""
-    _check("degraded_above", degraded_above)
-    _check("failed_above", failed_above)
+def above(
+    degraded_above: float | None, failed_above: float | None, *, shares: bool = False
+) -> Bounds:
+    """Return the bounds of what is bad when it is large; raise `ValueError` for a bad option.
+
+    With `shares`, none may be above 1: whoever gives percents would never hear of anything.
+    """
+    _check("degraded_above", degraded_above, shares=shares)
+    _check("failed_above", failed_above, shares=shares)
     if degraded_above is not None and failed_above is not None and degraded_above > failed_above:
         raise ValueError(
             f"degraded_above={degraded_above} is more than failed_above={failed_above}"
@@ -53,10 +58,15 @@ def above(degraded_above: float | None, failed_above: float | None) -> Bounds:
     return Bounds(degraded=degraded_above, failed=failed_above)
 
 
-def below(degraded_below: float | None, failed_below: float | None) -> Bounds:
-    """Return the bounds of what is bad when it is small; raise `ValueError` for a bad option."""
-    _check("degraded_below", degraded_below)
-    _check("failed_below", failed_below)
+def below(
+    degraded_below: float | None, failed_below: float | None, *, shares: bool = False
+) -> Bounds:
+    """Return the bounds of what is bad when it is small; raise `ValueError` for a bad option.
+
+    With `shares`, none may be above 1: whoever gives percents would never hear the end of it.
+    """
+    _check("degraded_below", degraded_below, shares=shares)
+    _check("failed_below", failed_below, shares=shares)
     if degraded_below is not None and failed_below is not None and degraded_below < failed_below:
         raise ValueError(
             f"degraded_below={degraded_below} is less than failed_below={failed_below}"
@@ -64,9 +74,13 @@ def below(degraded_below: float | None, failed_below: float | None) -> Bounds:
     return Bounds(degraded=degraded_below, failed=failed_below, below=True)
 
 
-def _check(option: str, value: float | None) -> None:
-    if value is not None and not 0 <= number(option, value) < math.inf:
+def _check(option: str, value: float | None, *, shares: bool) -> None:
+    if value is None:
+        return
+    if not 0 <= number(option, value) < math.inf:
         raise ValueError(f"{option} must be a number of 0 or more, or None, not {value!r}")
+    if shares and value > 1:
+        raise ValueError(f"{option} is a share, from 0 to 1: 0.9 for 90 %, not {value!r}")
 
 
 def not_negative(**options: float | None) -> None:

@@ -40,7 +40,7 @@ class DiskProbe:
         failed_below: float | None = 0.02,
     ) -> None:
         self._path = os.fspath(path)
-        self._bounds = below(degraded_below, failed_below)
+        self._bounds = below(degraded_below, failed_below, shares=True)
 
     def __repr__(self) -> str:
         return f"<DiskProbe {self._path}>"

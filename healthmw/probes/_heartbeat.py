@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from healthmw._bounds import above
-from healthmw._options import seconds
+from healthmw._options import number, seconds
 from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class HeartbeatProbe:
         degraded_above: float | None = None,
     ) -> None:
         seconds("max_age", max_age)
-        if degraded_above is not None and degraded_above > max_age:
+        if degraded_above is not None and number("degraded_above", degraded_above) > max_age:
             raise ValueError(f"degraded_above={degraded_above} is more than max_age={max_age}")
         self._path = Path(path)
         self._bounds = above(degraded_above, max_age)

@@ -49,7 +49,7 @@ class MemoryProbe:
         failed_above: float | None = 0.97,
         root: str | os.PathLike[str] = "/",
     ) -> None:
-        self._bounds = above(degraded_above, failed_above)
+        self._bounds = above(degraded_above, failed_above, shares=True)
         self._root = Path(root)
 
     def __repr__(self) -> str:
@@ -104,7 +104,7 @@ class FileDescriptorProbe:
     def __init__(
         self, *, degraded_above: float | None = 0.8, failed_above: float | None = 0.95
     ) -> None:
-        self._bounds = above(degraded_above, failed_above)
+        self._bounds = above(degraded_above, failed_above, shares=True)
 
     def __repr__(self) -> str:
         return "<FileDescriptorProbe>"
@@ -146,7 +146,7 @@ class LoadProbe:
     ) -> None:
         self._bounds = above(degraded_above, failed_above)
         try:
-            self._throttled = above(throttled_above, None)
+            self._throttled = above(throttled_above, None, shares=True)
         except ValueError as exc:
             raise ValueError(str(exc).replace("degraded_above", "throttled_above")) from None
         self._root = Path(root)

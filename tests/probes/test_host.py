@@ -8,7 +8,7 @@ import time
 from collections import namedtuple
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -358,9 +358,19 @@ def test_a_heartbeat(tmp_path: Path) -> None:
         (lambda: MemoryProbe(failed_above=0.5), "degraded_above=0.9 is more than failed_above"),
         (lambda: FileDescriptorProbe(failed_above=-1), "failed_above must be a number"),
         (lambda: LoadProbe(throttled_above=-1), "throttled_above must be a number"),
+        (
+            lambda: DiskProbe(degraded_below=10),
+            "degraded_below is a share, from 0 to 1: 0.9 for 90 %, not 10",
+        ),
+        (lambda: DiskProbe(failed_below=2), "failed_below is a share"),
+        (lambda: MemoryProbe(degraded_above=90, failed_above=97), "degraded_above is a share"),
+        (lambda: MemoryProbe(failed_above=97), "failed_above is a share"),
+        (lambda: FileDescriptorProbe(degraded_above=80), "degraded_above is a share"),
+        (lambda: LoadProbe(throttled_above=25), "throttled_above is a share"),
         (lambda: HeartbeatProbe("x", 0), "max_age=0 must be a finite number of seconds, above 0"),
         (lambda: HeartbeatProbe("x", 5, degraded_above=6), "degraded_above=6 is more than max_age"),
         (lambda: HeartbeatProbe("x", 5, degraded_above=-6), "degraded_above must be a number"),
+        (lambda: HeartbeatProbe("x", 5, degraded_above=cast("Any", "1")), "degraded_above must be"),
     ],
 )
 def test_bad_options(make: Callable[[], object], complaint: str) -> None:
