@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from healthmw.exceptions import ProbeFailedError
@@ -20,8 +20,8 @@ class SettingsProbe:
     `required` maps names to parsers: callables that take the value and raise when it won't do, such
     as `int`, `float`, `json.loads`, `datetime.fromisoformat` or a function of your own; `str` takes
     any text. `bool` means 1, true, yes or on, or 0, false, no or off. A collection of names alone
-    stands for `str`. What is missing or empty fails. `optional` is the same for those that may be
-    missing.
+    stands for `str`. What is missing or empty, be it text or a collection, fails. `optional` is the
+    same for those that may be missing.
 
     `source` is where they are: a mapping, by default the environment; or an object that has them as
     attributes, such as `django.conf.settings`. A value that is of a parser's type already is taken
@@ -59,7 +59,7 @@ class SettingsProbe:
         wrong: list[str] = []
         for name, parse in {**self._required, **self._optional}.items():
             value = self._value(name)
-            if value is None or value == "":
+            if value is None or (isinstance(value, Sized) and not len(value)):
                 if name in self._required:
                     wrong.append(f"{name} is missing")
                 continue

@@ -79,6 +79,16 @@ def test_an_object_may_have_the_settings() -> None:
         SettingsProbe(["SECRET_KEY"], source=settings)()
 
 
+@pytest.mark.parametrize("empty", [[], (), {}, frozenset(), b""])
+def test_what_is_empty_is_missing_of_whatever_kind(empty: object) -> None:
+    settings = SimpleNamespace(ALLOWED_HOSTS=empty)
+    with pytest.raises(ProbeFailedError, match="ALLOWED_HOSTS is missing"):
+        SettingsProbe(["ALLOWED_HOSTS"], source=settings)()
+    with pytest.raises(ProbeFailedError, match="ALLOWED_HOSTS is missing"):
+        SettingsProbe({"ALLOWED_HOSTS": type(empty)}, source=settings)()
+    SettingsProbe((), optional=["ALLOWED_HOSTS"], source=settings)()
+
+
 @pytest.mark.parametrize(
     ("required", "error"), [({}, ValueError), ("PORT", TypeError), ({"PORT": 5}, TypeError)]
 )
