@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -78,21 +79,40 @@ def _over(sock: _Socket, watch: Watch, connect: Callable[[socket.socket], Any]) 
 
 
 def _open(host: str, port: int, seconds: float, unix: str | None, source: Any) -> _Socket:
-    return _Socket(_connected(host, port, seconds, unix, source))
-
-
-def _connected(
-    host: str, port: int, seconds: float, unix: str | None, source: Any
-) -> socket.socket:
     if not unix:
-        sock = socket.create_connection((host, port), seconds, source)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return sock
-    sock = socket.socket(socket.AF_UNIX)
+        return _Socket(connected(host, port, seconds, source))
+    return _Socket(_at(socket.AF_UNIX, unix, seconds, None))
+
+
+def connected(host: str, port: int, seconds: float, source: Any = None) -> socket.socket:
+    """Return a socket that is connected by TCP, in so many seconds for all addresses of the host.
+
+    An address may take an equal part of the time that is left, so that one which is silent leaves
+    time for the next. `socket.create_connection` takes all of the time anew for each.
+    """
+    until = time.monotonic() + seconds
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for left, (family, *_, address) in zip(range(len(found), 0, -1), found, strict=True):
+        try:
+            sock = _at(family, address, max(0.001, (until - time.monotonic()) / left), source)
+        except OSError:
+            if left == 1:
+                raise
+        else:
+            break
+    sock.settimeout(seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+def _at(family: int, address: Any, seconds: float, source: Any) -> socket.socket:
+    sock = socket.socket(family)
     try:
         sock.settimeout(seconds)
-        sock.connect(unix)
+        if source:
+            sock.bind(source)
+        sock.connect(address)
     except BaseException:
         sock.close()
         raise

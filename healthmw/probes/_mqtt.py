@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from healthmw._driver import PerProcess, check_timeout, show_address, time_limit
+from healthmw._sockets import connected
 from healthmw._wire import tls_context
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
@@ -265,12 +266,17 @@ def _client_class() -> type[Any]:
     from paho.mqtt.client import Client
 
     class Showing(Client):
-        """A client that shows its socket while it connects, and closes it when TLS fails."""
+        """A client that shows its socket while it connects, and closes it when TLS fails.
+
+        It connects in time, whatever addresses the host has.
+        """
 
         opened: Callable[[socket.socket], socket.socket]
 
         def _create_socket_connection(self) -> socket.socket:
-            return self.opened(super()._create_socket_connection())
+            if self._get_proxy():
+                return self.opened(super()._create_socket_connection())
+            return self.opened(connected(self._host, self._port, self.connect_timeout))
 
         def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
             # paho leaves the socket of a failed handshake open, and looks at the host's name even

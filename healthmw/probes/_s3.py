@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from healthmw._driver import check_timeout, shut_down_after
 from healthmw._kept import KeptConnection
+from healthmw._sockets import connected
 from healthmw._wire import tls_context
 from healthmw.exceptions import MissingExtraError, ProbeFailedError
 
@@ -112,7 +112,7 @@ class S3Probe:
         connection = HTTPConnection(host, port)
         if scheme == "https":
             connection = HTTPSConnection(host, port, context=self._context)
-        sock = socket.create_connection((connection.host, connection.port), seconds)
+        sock = connected(connection.host, connection.port, seconds)
         try:
             with shut_down_after(seconds) as watch:
                 watch(sock.fileno())
