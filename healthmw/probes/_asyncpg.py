@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from healthmw._driver import check_timeout, look_up_any, require_asyncio, with_latency
 from healthmw._kept import AsyncKeptConnection
@@ -151,4 +151,4 @@ def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if text.endswith("]") or not colon:
         host, port = text, "5432"
-    return f"{host.strip('[]')}:{int(port)}"
+    return f"{unquote(host).strip('[]')}:{int(port)}"

@@ -51,10 +51,14 @@ class PsycopgProbe:
       last. A primary that vanishes without a word is noticed after `wal_receiver_timeout`, 60 s.
     - `timeout`: seconds for all of it; the check's own timeout counts where it is shorter.
 
-    A `ConnectionPool` is asked in a thread, on asyncio and trio; there psycopg bounds connecting in
-    whole seconds, two at least, for each host. An `AsyncConnectionPool` or a string needs asyncio,
-    because psycopg does. Measures `latency_seconds` and, of a standby, `replica_lag_seconds`.
-    Raises psycopg's own exceptions, or `ProbeFailedError`.
+    psycopg bounds connecting in whole seconds, two at least, for each host. Where there are
+    several, give a `timeout` of more than two seconds a host, or one that is silent leaves the next
+    no time.
+
+    A `ConnectionPool` is asked in a thread, on asyncio and trio, where nothing else bounds
+    connecting. An `AsyncConnectionPool` or a string needs asyncio, because psycopg does. Measures
+    `latency_seconds` and, of a standby, `replica_lag_seconds`. Raises psycopg's own exceptions, or
+    `ProbeFailedError`.
     """
 
     def __init__(
@@ -206,8 +210,11 @@ def _own_options(conninfo: str, options: dict[str, Any], seconds: float) -> dict
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.rows import dict_row
 
-    found = options.get("connect_timeout") or conninfo_to_dict(conninfo).get("connect_timeout")
-    limit = math.ceil(seconds)
+    given = conninfo_to_dict(conninfo) | options
+    hosts = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
+    # It is for each host: one that is silent must leave time for the next.
+    limit = math.ceil(seconds) if hosts == 1 else max(2, int(seconds / hosts))
+    found = given.get("connect_timeout")
     return options | {
         "autocommit": True,
         "row_factory": dict_row,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import asyncmy.errors
@@ -16,7 +17,7 @@ import trio
 
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes import AsyncmyProbe, AsyncpgProbe, PsycopgProbe, PyMySQLProbe
-from tests.fakes import FakeServer, drip, garbage, reset, silent
+from tests.fakes import FakeServer, drip, full_listener, garbage, reset, silent
 from tests.waiting import foreign_threads
 
 if TYPE_CHECKING:
@@ -119,15 +120,30 @@ def test_runs_at_once_fail_together_in_time(run: Runner) -> None:
     assert {type(outcome) for outcome in outcomes} == {ProbeTimeoutError}
 
 
-@pytest.mark.parametrize("kind", [PyMySQLProbe, AsyncmyProbe])
-def test_a_unix_socket_that_is_not_there(kind: Any, tmp_path: Path, run: Runner) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dsn"),
+    [
+        (PyMySQLProbe, f"mysql://app:{PASSWORD}@localhost/shop?unix_socket={{0}}/socket"),
+        (AsyncmyProbe, f"mysql://app:{PASSWORD}@localhost/shop?unix_socket={{0}}/socket"),
+        (PsycopgProbe, POSTGRESQL),
+        (AsyncpgProbe, POSTGRESQL),
+    ],
+)
+def test_a_unix_socket_that_is_not_there(kind: Any, dsn: str, tmp_path: Path, run: Runner) -> None:
     with pytest.raises(OURS, match="No such file"):
-        run(kind(f"mysql://app:{PASSWORD}@localhost/shop?unix_socket={tmp_path}/socket"))
+        run(kind(dsn.format(quote(str(tmp_path), safe=""))))
 
 
 def test_several_hosts() -> None:
     dsn = "postgresql://app@[::1],db-2.internal:5433/shop"
     assert repr(AsyncpgProbe(dsn)) == "<AsyncpgProbe ::1:5432, db-2.internal:5433>"
+
+
+def test_a_host_that_is_a_folder_is_percent_encoded_in_a_dsn() -> None:
+    dsn = "postgresql://app@%2Fvar%2Frun%2Fpostgresql,db-2.internal/shop"
+    assert repr(AsyncpgProbe(dsn)) == (
+        "<AsyncpgProbe /var/run/postgresql:5432, db-2.internal:5432>"
+    )
 
 
 def test_a_host_that_answers_among_those_that_do_not_resolve(run: Runner) -> None:
@@ -139,6 +155,15 @@ def test_a_host_that_answers_among_those_that_do_not_resolve(run: Runner) -> Non
         ):
             fails(run, probe)
         server.wait_until_left(2)
+
+
+@pytest.mark.parametrize("kind", [PsycopgProbe, in_a_thread])
+def test_a_host_that_is_silent_leaves_time_for_the_next(kind: Any, run: Runner) -> None:
+    with full_listener() as port, FakeServer(reset) as server:
+        hosts = f"127.0.0.1:{port},127.0.0.1:{server.port}"
+        with pytest.raises(psycopg.OperationalError):
+            run(kind(POSTGRESQL.format(hosts), timeout=8))
+        server.wait_until_left()
 
 
 @pytest.mark.parametrize(
