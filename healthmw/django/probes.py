@@ -325,14 +325,18 @@ def _rows(connection: BaseDatabaseWrapper, statement: str) -> Rows:
 
 
 def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, Any]:
-    """Return the settings with a limit for connecting, and without a pool, which is the app's."""
+    """Return the settings for a connection that is kept, with a limit for connecting.
+
+    The app's connections keep theirs: they may come from a pool, by default each is over with its
+    request, and they may leave a transaction open.
+    """
     settings, limit = connection.settings_dict, math.ceil(timeout)
     options = dict(settings.get("OPTIONS") or {})
     options.pop("pool", None)
     given = float(options.get("connect_timeout") or 0)
     if connection.vendor in {"postgresql", "mysql"} and not 0 < given <= limit:
         options["connect_timeout"] = limit
-    return {**settings, "OPTIONS": options}
+    return {**settings, "OPTIONS": options, "AUTOCOMMIT": True, "CONN_MAX_AGE": None}
 
 
 def _hang_up(connection: BaseDatabaseWrapper) -> None:

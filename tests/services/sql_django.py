@@ -29,7 +29,6 @@ def by_django(dsn: str, **options: Any) -> DatabaseProbe:
                 "PASSWORD": parts.password,
                 "HOST": parts.hostname,
                 "PORT": parts.port,
-                "CONN_MAX_AGE": None,
             },
         }
     )[alias]

@@ -53,7 +53,6 @@ class Database(PostgreSQLSubject):
             "PASSWORD": at.password,
             "HOST": at.host,
             "PORT": at.port,
-            "CONN_MAX_AGE": None,  # by default a run's connection is old when the next begins
             "OPTIONS": self.libpq(at),
         }
         return DatabaseProbe(_alias("DATABASES", connections, options), timeout=timeout)

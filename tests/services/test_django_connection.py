@@ -1,0 +1,55 @@
+"""The connection that DatabaseProbe keeps, whatever Django's settings say of the app's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from django.db import connections
+
+from healthmw.django.probes import DatabaseProbe
+from tests import django_project  # noqa: F401 - configures Django
+from tests.probes.running import in_thread
+from tests.services.servers import PASSWORD, PostgreSQL
+from tests.waiting import until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = "healthmw-kept"
+
+
+@pytest.fixture(params=[{}, {"AUTOCOMMIT": False, "CONN_MAX_AGE": None}], ids=str)
+def probe(request: pytest.FixtureRequest, postgresql: PostgreSQL) -> Iterator[DatabaseProbe]:
+    """A probe of a database with such settings."""
+    before = connections.settings
+    here = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": postgresql.user,
+        "PASSWORD": PASSWORD,
+        "HOST": "127.0.0.1",
+        "PORT": postgresql.port,
+        "OPTIONS": {"application_name": NAME},
+        **request.param,
+    }
+    connections.settings = connections.configure_settings({"default": {}, "shop": here})
+    probe = DatabaseProbe("shop")
+    yield probe
+    probe.close()
+    connections.settings = before
+
+
+def test_it_is_kept_and_in_no_transaction(probe: DatabaseProbe, postgresql: PostgreSQL) -> None:
+    with psycopg.connect(postgresql.dsn(), autocommit=True) as admin:
+
+        def seen() -> list[Any]:
+            query = "SELECT pid, state FROM pg_stat_activity WHERE application_name = %s"
+            return admin.execute(query, [NAME]).fetchall()
+
+        in_thread(probe)
+        ((first, _),) = seen()
+        for _ in range(3):
+            in_thread(probe)
+        until_sync(lambda: seen() == [(first, "idle")])
