@@ -77,6 +77,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_options": ("check", "guard", "breaker"),
     "_steps": ("running",),
     "_background": ("background", "cost", "fork", "side"),
+    "_circuit": ("background", "listeners", "memory", "fork"),
     "_flight": (*_RUNNING, "wsgi"),
     "_crowd": (*_RUNNING, "http"),
     "_reports": (*_RUNNING, "drain", "health", "http", "startup", "wsgi"),
