@@ -42,6 +42,24 @@ def current_loop() -> Loop | None:
     return None if loop is None else AsyncioLoop(loop)
 
 
+def current_task() -> object | None:
+    """Return the task that runs in this thread, if one does."""
+    trio: Any = sys.modules.get("trio.lowlevel")
+    if trio is not None and getattr(trio, "in_trio_task", bool)():  # there may be half of it
+        task: object = trio.current_task()
+        return task
+    # Where no loop runs, to be told so by an exception would cost twenty times as much.
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - asyncio exports it
+    return None if loop is None else asyncio.current_task(loop)
+
+
+def is_over(task: Any) -> bool:
+    """Tell whether a task, as `current_task` gave it, has ended."""
+    if isinstance(task, asyncio.Future):
+        return task.done()
+    return task.coro.cr_frame is None
+
+
 def _trio_token() -> object | None:
     # Another thread may be importing trio at this moment, and have half of it.
     trio: Any = sys.modules.get("trio.lowlevel")

@@ -1325,6 +1325,189 @@ def test_a_block_may_be_left_in_another_context_than_it_was_entered_in(
     assert counts(breaker) == (3, 0)
 
 
+class Dropped:
+    """A generator in whose block a task stands still, and that nobody reads on."""
+
+    def __init__(self, payments: Guard[Any]) -> None:
+        self._payments = payments
+        self._held: list[AsyncGenerator[None]] = []
+
+    async def _rows(self) -> AsyncGenerator[None]:
+        async with self._payments:
+            yield
+
+    async def begin(self) -> None:
+        self._held.append(self._rows())
+        await anext(self._held[0])
+
+    async def drop(self) -> None:
+        self._held.clear()
+        for _ in range(5):  # turns of the loop, which closes it in a task of its own
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+@pytest.mark.parametrize("within", [False, True], ids=["beside it", "within it"])
+def test_a_generator_that_is_dropped_leaves_its_own_block(
+    breaker: CircuitBreaker, timeout: float | None, within: bool
+) -> None:
+    payments = guard(breaker, timeout=timeout)
+    dropped = Dropped(payments)
+
+    async def innocent() -> None:
+        async with payments as call:
+            if within:  # as the garbage collector does, at any moment
+                await dropped.drop()
+            await go_on.wait()
+            call.failure()
+
+    async def main() -> None:
+        await asyncio.create_task(dropped.begin())
+        task = asyncio.create_task(innocent())
+        await asyncio.sleep(0)
+        await dropped.drop()
+        go_on.set()
+        await task
+
+    go_on = asyncio.Event()
+    asyncio.run(main())
+    assert counts(breaker) == (0, 1)
+
+
+def test_a_generator_that_is_dropped_leaves_alone_what_another_running_task_is_in(
+    breaker: CircuitBreaker,
+) -> None:
+    payments = guard(breaker)
+    dropped = Dropped(payments)
+
+    async def careless() -> None:
+        await dropped.begin()
+        await go_on.wait()
+
+    async def innocent() -> None:
+        async with payments as call:
+            await go_on.wait()
+            call.failure()
+
+    async def main() -> None:
+        # It is told that the generator's block can't be told from the other's.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        tasks = [asyncio.create_task(call()) for call in (careless, innocent)]
+        await asyncio.sleep(0)
+        await dropped.drop()
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    go_on = asyncio.Event()
+    asyncio.run(main())
+    assert counts(breaker) == (0, 1)
+
+
+@pytest.mark.anyio
+async def test_a_generator_may_be_handed_on_to_a_task_that_ends_it(breaker: CircuitBreaker) -> None:
+    """As a response is streamed: by a child of the task that has asked for the first part."""
+    payments = guard(breaker)
+
+    async def rows(error: Exception | None) -> AsyncIterator[int]:
+        async with payments:
+            yield 1
+            if error is not None:
+                raise error
+
+    async def read(rest: AsyncIterator[int]) -> None:
+        with contextlib.suppress(CallError):
+            await collect([], rest)
+        ended.set()
+
+    async def serve(error: Exception | None, begun: anyio.Event, go_on: anyio.Event) -> None:
+        rest = rows(error)
+        await anext(rest)
+        begun.set()
+        await go_on.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(read, rest)
+
+    ended = anyio.Event()
+    events = [anyio.Event() for _ in range(4)]
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(serve, CallError(), events[0], events[1])
+            await events[0].wait()
+            group.start_soon(serve, None, events[2], events[3])
+            await events[2].wait()
+            events[1].set()
+            await ended.wait()
+            assert counts(breaker) == (0, 1)
+            events[3].set()
+    assert counts(breaker) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_a_block_of_a_thread_is_left_by_a_thread(breaker: CircuitBreaker) -> None:
+    """As a sync dependency of FastAPI's is, with the request in a block of the same guard."""
+    payments = guard(breaker)
+
+    def dependency() -> Iterator[None]:
+        with payments:
+            yield
+
+    generator = dependency()
+    async with payments as call:
+        await anyio.to_thread.run_sync(next, generator)
+        await anyio.to_thread.run_sync(next, generator, None)
+        assert counts(breaker) == (1, 0)
+        call.failure()
+    assert counts(breaker) == (1, 1)
+
+
+def test_a_block_that_nobody_else_can_have_left_may_be_left_by_any_task(
+    breaker: CircuitBreaker,
+) -> None:
+    payments = guard(breaker)
+
+    async def enter() -> None:
+        payments.__enter__()
+        entered.set()
+        await left.wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(enter())
+        await entered.wait()
+        payments.__exit__(None, None, None)
+        left.set()
+        await task
+
+    entered, left = asyncio.Event(), asyncio.Event()
+    asyncio.run(main())
+    assert counts(breaker) == (1, 0)
+
+
+def test_a_block_is_not_kept_by_those_that_are_begun_in_it_one_after_the_other(
+    breaker: CircuitBreaker,
+) -> None:
+    guards: list[weakref.ref[Guard[Any]]] = []
+
+    async def refresh(rounds: int) -> None:
+        payments = guard(breaker)
+        guards.append(weakref.ref(payments))
+        async with payments:
+            if rounds > 0:
+                context = copy_context()  # as the loop's `call_later` does
+                following.append(lambda: context.run(asyncio.create_task, refresh(rounds - 1)))
+            else:
+                gc.collect()
+                assert sum(known() is not None for known in guards) <= 2
+
+    async def main() -> None:
+        following.append(lambda: asyncio.create_task(refresh(20)))
+        while following:
+            await following.pop()()
+
+    following: list[Callable[[], asyncio.Task[None]]] = []
+    asyncio.run(main())
+    assert counts(breaker) == (21, 0)
+
+
 def test_a_block_that_was_left_elsewhere_is_forgotten_where_it_was_entered(
     breaker: CircuitBreaker,
 ) -> None:
