@@ -1482,6 +1482,21 @@ def test_a_block_that_nobody_else_can_have_left_may_be_left_by_any_task(
     assert counts(breaker) == (1, 0)
 
 
+def test_a_block_with_a_time_limit_can_be_left_by_its_own_task_only(
+    breaker: CircuitBreaker,
+) -> None:
+    payments = guard(breaker, timeout=PATIENCE, max_concurrent=1)
+
+    async def main() -> None:
+        await asyncio.create_task(payments.__aenter__())
+        with pytest.raises(RuntimeError, match="different task"):
+            await payments.__aexit__(None, None, None)
+        async with payments:  # there is a place for it
+            pass
+
+    asyncio.run(main())
+
+
 def test_a_block_is_not_kept_by_those_that_are_begun_in_it_one_after_the_other(
     breaker: CircuitBreaker,
 ) -> None:
