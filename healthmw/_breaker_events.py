@@ -85,7 +85,7 @@ class Events(InOrder["BreakerEvent"]):
                 continue
             try:
                 listener(event)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):  # of a signal's handler, in the midst of it
                 raise
             except BaseException as exc:  # noqa: BLE001 - a listener's failure is its own alone
                 # With the exception that the event is due to, which comes from a driver.

@@ -987,7 +987,7 @@ def test_a_listener_that_raises_is_logged_and_hurts_nobody(
     assert "in the listener" in caplog.text
 
 
-@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit])
 def test_what_ends_a_listener_is_not_raised_in_place_of_the_calls_own(
     clock: Clock, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
 ) -> None:
