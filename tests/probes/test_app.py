@@ -8,7 +8,7 @@ import threading
 import time
 from datetime import datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import anyio
 import pytest
@@ -21,6 +21,8 @@ from tests.waiting import PATIENCE, until_sync
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+
+Ts = TypeVarTuple("Ts")
 
 # Settings
 
@@ -254,7 +256,7 @@ def test_a_loop_that_stands_still_is_asked_for_one_sign_of_life_and_no_more() ->
         asked = looked_at = 0
 
         def call_soon_threadsafe(
-            self, callback: Callable[..., object], *args: Any, context: Context | None = None
+            self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
         ) -> asyncio.Handle:
             self.asked += 1
             return super().call_soon_threadsafe(callback, *args, context=context)
