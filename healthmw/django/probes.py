@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _NAMED = 5  # migrations that a message names; of more, it gives the number
 
@@ -278,7 +278,7 @@ class _OwnConnection:
         found: str = connections.create_connection(self._alias).vendor
         return found
 
-    def run(self, work: Callable[[BaseDatabaseWrapper], T]) -> T:
+    def run(self, work: Callable[[BaseDatabaseWrapper], _T]) -> _T:
         """Return what `work` makes of the connection, which has answered then."""
         return self._kept.run(partial(self._run, work))
 
@@ -291,10 +291,10 @@ class _OwnConnection:
 
     def _run(
         self,
-        work: Callable[[BaseDatabaseWrapper], T],
+        work: Callable[[BaseDatabaseWrapper], _T],
         connection: BaseDatabaseWrapper,
         seconds: float,
-    ) -> T:
+    ) -> _T:
         with time_limit(seconds, partial(_hang_up, connection)):
             connection.close_if_unusable_or_obsolete()
             _select_one(connection)

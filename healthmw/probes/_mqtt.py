@@ -6,20 +6,20 @@ import secrets
 import select
 import socket
 import ssl
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from healthmw._driver import PerProcess, check_timeout, show_address, time_limit
+from healthmw._driver import check_timeout, show_address, time_limit
+from healthmw._kept import KeptConnection
 from healthmw._sockets import connected
 from healthmw._wire import tls_context
-from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
+from healthmw.exceptions import MissingExtraError, ProbeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from paho.mqtt.enums import MQTTErrorCode
 
@@ -70,7 +70,9 @@ class MQTTProbe:
         self._topic = topic
         self._tls = tls_context(verify) if secure else None
         self._timeout = check_timeout(timeout)
-        self._own: PerProcess[_Own] = PerProcess(_Own)
+        self._kept: KeptConnection[_Conversation] = KeptConnection(
+            connect=self._connect, close=lambda one: one.close(), timeout=self._timeout
+        )
 
     def __repr__(self) -> str:
         return f"<MQTTProbe {show_address(self._host, self._port)}>"
@@ -78,38 +80,26 @@ class MQTTProbe:
     def __call__(self) -> Mapping[str, Measurement]:
         """Ask once."""
         started = time.perf_counter()
-        until = time.monotonic() + self._timeout
-        own = self._own.get()
         try:
-            with own.held(self._timeout):
-                self._ask(own, until)
+            self._kept.run(self._talk)
         except _LostError as exc:
             raise ProbeFailedError(str(exc)) from exc
-        except TimeoutError as exc:
-            raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
         return {"latency_seconds": time.perf_counter() - started}
 
     async def aclose(self) -> None:
         """Close the probe's connection; the next run opens another."""
-        own = self._own.pop()
-        if own is not None:
-            own.retire()
+        self._kept.close()
 
-    def _ask(self, own: _Own, until: float) -> None:
+    def _connect(self, seconds: float) -> _Conversation:
+        conversation = _Conversation(self._tls, self._host)
         try:
-            if own.conversation is not None:
-                with suppress(_LostError):  # it had died since the last run
-                    self._talk(own.conversation, until)
-                    return
-                own.drop()
-            own.conversation = _Conversation(self._tls, self._host)
-            self._connect(own.conversation, until)
-            self._talk(own.conversation, until)
+            self._log_in(conversation, time.monotonic() + seconds)
         except BaseException:
-            own.drop()
+            conversation.close()
             raise
+        return conversation
 
-    def _connect(self, conversation: _Conversation, until: float) -> None:
+    def _log_in(self, conversation: _Conversation, until: float) -> None:
         client = conversation.client
         client.connect_timeout = self._timeout
         if self._user:
@@ -126,7 +116,8 @@ class MQTTProbe:
         if reason.is_failure:
             raise ProbeFailedError(f"the broker refused: {reason}")
 
-    def _talk(self, conversation: _Conversation, until: float) -> None:
+    def _talk(self, conversation: _Conversation, seconds: float) -> None:
+        until = time.monotonic() + seconds
         client, topic = conversation.client, self._topic
         conversation.forget()
         if topic is not None:
@@ -224,41 +215,6 @@ class _Conversation:
         """Shake hands where TLS is spoken. paho would leave the socket open where that fails."""
         self._socket = sock.dup()  # a second handle: TLS takes the first one's socket away
         return self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock
-
-
-class _Own:
-    """The probe's conversation in this process; the lock guards it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.conversation: _Conversation | None = None
-        self.retired = False
-
-    def drop(self) -> None:
-        conversation, self.conversation = self.conversation, None
-        if conversation is not None:
-            conversation.close()
-
-    @contextmanager
-    def held(self, seconds: float) -> Iterator[None]:
-        """Hold the conversation for a run. Raises `TimeoutError`."""
-        if not self.lock.acquire(timeout=seconds):
-            raise TimeoutError
-        try:
-            yield
-        finally:
-            if self.retired:
-                self.drop()
-            self.lock.release()
-
-    def retire(self) -> None:
-        """Close now, or else when the run that uses it ends."""
-        self.retired = True
-        if self.lock.acquire(blocking=False):
-            try:
-                self.drop()
-            finally:
-                self.lock.release()
 
 
 @cache

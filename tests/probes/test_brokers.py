@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -33,6 +32,7 @@ from healthmw.probes import (
     RQProbe,
 )
 from tests.fakes import FakeServer, drip, full_listener, garbage, reset, silent
+from tests.test_kept import LockWithAnEnd
 from tests.waiting import foreign_threads, until_sync
 
 if TYPE_CHECKING:
@@ -252,23 +252,10 @@ def test_an_amqp_connection_that_is_closed_at_the_very_end_of_a_run_is_closed(
         def ask(self, *_: object) -> list[tuple[int, int]]:
             return []
 
-    class Lock:
-        """Closes the probe when a run is about to let go of the connection."""
-
-        def __init__(self) -> None:
-            self._lock = threading.Lock()
-            self.acquire = self._lock.acquire
-            self._ends = [lambda: asyncio.run(probe.aclose())]
-
-        def release(self) -> None:
-            while self._ends:
-                self._ends.pop()()
-            self._lock.release()
-
     closed: list[object] = []
     monkeypatch.setattr("healthmw._pika._Link", Link)
     probe: Any = AMQPProbe("amqp://127.0.0.1")
-    probe._own.get()._lock = Lock()
+    probe._own.get()._lock = LockWithAnEnd(lambda: asyncio.run(probe.aclose()))
     probe()
     assert len(closed) == 1
 
