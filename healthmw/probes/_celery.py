@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,13 @@ from uuid import uuid4
 from weakref import WeakSet
 
 from healthmw._bounds import not_negative
-from healthmw._driver import PerProcess, check_timeout, time_limit
+from healthmw._driver import check_timeout, time_limit
+from healthmw._kept import KeptConnection
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     import celery
 
@@ -84,7 +84,11 @@ class CeleryProbe:
         self._queue = queue
         self._max_depth = max_depth
         self._timeout = check_timeout(timeout)
-        self._own = PerProcess(lambda: _Own(app, self._timeout))
+        self._kept: KeptConnection[_Link] = KeptConnection(
+            connect=lambda _: _Link(app, self._timeout),  # opens when it is asked
+            close=lambda link: link.close(),
+            timeout=self._timeout,
+        )
 
     def __repr__(self) -> str:
         return f"<CeleryProbe {self._app.main or 'app'} workers={self._names or self._expected}>"
@@ -96,22 +100,22 @@ class CeleryProbe:
         depth: list[int] = []
         sent = False
 
-        def question(link: _Link) -> None:
+        def ask(link: _Link, seconds: float) -> None:
             nonlocal sent
-            if self._queue is not None:
-                depth[:] = [link.depth(self._queue)]
-            try:
-                link.ping(self._names, self._expected, answered)
-            finally:
-                sent = link.sent
+            link.until = time.monotonic() + seconds - (1 - _ANSWERING) * self._timeout
+            with time_limit(seconds, link.shut_down):
+                if self._queue is not None:
+                    depth[:] = [link.depth(self._queue)]
+                try:
+                    link.ping(self._names, self._expected, answered)
+                finally:
+                    sent = link.sent
 
         try:
-            self._own.get().ask(question)
-        except TimeoutError as exc:
+            self._kept.run(ask)
+        except ProbeTimeoutError:
             if not sent:
-                raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
-        except _UnansweredError:
-            pass
+                raise
         except ProbeFailedError:
             raise
         except Exception as exc:  # of any of kombu's transports
@@ -138,9 +142,7 @@ class CeleryProbe:
 
     async def aclose(self) -> None:
         """Close the probe's connection; the next run opens another."""
-        own = self._own.pop()
-        if own is not None:
-            own.retire()
+        self._kept.close()
 
     def _missing(self, answered: set[str]) -> str:
         if self._names is None:
@@ -148,74 +150,8 @@ class CeleryProbe:
         return f"{', '.join(sorted({*self._names} - answered))} too"
 
 
-class _UnansweredError(Exception):
+class _UnansweredError(TimeoutError):
     """The ping was sent, and not enough workers have answered in time."""
-
-
-class _Own:
-    """The probe's connection to the broker in this process; the lock guards it."""
-
-    def __init__(self, app: celery.Celery, timeout: float) -> None:
-        self._app = app
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._link: _Link | None = None
-        self._retired = False
-
-    def ask(self, question: Callable[[_Link], None]) -> None:
-        """Ask by the kept connection, or by a new one where there is none, or it has died.
-
-        All of it is bounded. Raises `TimeoutError`, and what kombu raises.
-        """
-        until = time.monotonic() + self._timeout
-        if not self._lock.acquire(timeout=self._timeout):
-            raise TimeoutError
-        try:
-            with time_limit(max(0.001, until - time.monotonic()), self._shut_down):
-                if self._link is not None:
-                    lost = self._link.lost
-                    try:
-                        return self._ask(self._link, question, until)
-                    except lost:
-                        if time.monotonic() >= until:
-                            raise
-                self._link = _Link(self._app, self._timeout)
-                return self._ask(self._link, question, until)
-        except Exception as exc:
-            if time.monotonic() >= until:  # whatever it is called by whom it caught
-                raise TimeoutError from exc
-            raise
-        finally:
-            if self._retired:
-                self._drop()
-            self._lock.release()
-
-    def retire(self) -> None:
-        """Close the connection now, or else when the run that uses it ends."""
-        self._retired = True
-        if self._lock.acquire(blocking=False):
-            try:
-                self._drop()
-            finally:
-                self._lock.release()
-
-    def _ask(self, link: _Link, question: Callable[[_Link], None], until: float) -> None:
-        link.until = until - (1 - _ANSWERING) * self._timeout
-        try:
-            question(link)
-        except BaseException:
-            self._drop()
-            raise
-
-    def _shut_down(self) -> None:
-        link = self._link
-        if link is not None:
-            link.shut_down()
-
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
 
 
 class _Link:
@@ -260,10 +196,6 @@ class _Link:
         self._timeout = timeout
         self.until = 0.0
         self.sent = False
-        self.lost: tuple[type[Exception], ...] = (
-            *self._connection.connection_errors,
-            *self._connection.channel_errors,
-        )
 
     def ping(self, names: tuple[str, ...] | None, number: int, answered: set[str]) -> None:
         """Ask the workers, and add the names of those that answer to `answered`."""
