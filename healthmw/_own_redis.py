@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from healthmw._driver import PerProcess, time_limit
+from healthmw._driver import time_limit
+from healthmw._kept import KeptConnection
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import redis
     import redis.asyncio
+
+T = TypeVar("T")
 
 # What redis-py's pools and clusters add to the settings of their connections for their own use.
 _INTERNALS = ("_handler", "himport_registry", "event_dispatcher", "redis_connect_func")
@@ -20,7 +22,7 @@ _NO_CONNECTION_SETTINGS = {"connection_pool", "max_connections", "response_callb
 
 
 class OwnRedis:
-    """Lends a sync client with one connection, made as `client` makes its own, to any thread.
+    """A sync client with one connection, made as `client` makes its own, for any thread.
 
     The connection is kept between uses, in each process, and replaced when it has died. Answers
     come as bytes, whatever the app's client makes of them.
@@ -29,7 +31,12 @@ class OwnRedis:
     def __init__(self, client: redis.Redis, *, timeout: float) -> None:
         self._pool = client.connection_pool
         self._timeout = timeout
-        self._own = PerProcess(self._make)
+        self._kept: KeptConnection[redis.Redis] = KeptConnection(
+            connect=lambda _: sync_beside(self._pool, timeout, decode_responses=False),
+            close=lambda own: own.connection_pool.disconnect(),
+            timeout=timeout,
+        )
+        self.close = self._kept.close
 
     @property
     def address(self) -> str:
@@ -38,30 +45,22 @@ class OwnRedis:
         address = f"{found.get('host')}:{found.get('port', 6379)}/{found.get('db', 0)}"
         return found.get("path") or address
 
-    @contextmanager
-    def lent(self) -> Iterator[redis.Redis]:
-        """Lend the client for a block. Raises `ProbeTimeoutError`, and `ProbeFailedError`."""
+    def run(self, work: Callable[[redis.Redis], T]) -> T:
+        """Return what `work` makes of it. Raises `ProbeTimeoutError`, and `ProbeFailedError`."""
         from redis import RedisError
         from redis import TimeoutError as LateError
 
-        client = self._own.get()
-        try:
+        def in_time(client: redis.Redis, seconds: float) -> T:
             # The socket's own timeout counts anew with each byte that arrives; this one does not.
-            with time_limit(self._timeout, client.connection_pool.disconnect):
-                yield client
-        except (TimeoutError, LateError) as exc:
+            with time_limit(seconds, client.connection_pool.disconnect):
+                return work(client)
+
+        try:
+            return self._kept.run(in_time)
+        except LateError as exc:
             raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from exc
         except RedisError as exc:
             raise ProbeFailedError(f"{type(exc).__name__}: {exc}") from exc
-
-    def close(self) -> None:
-        """Close this process's connection; the next use opens another."""
-        client = self._own.pop()
-        if client is not None:
-            client.connection_pool.disconnect()
-
-    def _make(self) -> redis.Redis:
-        return sync_beside(self._pool, self._timeout, decode_responses=False)
 
 
 def sync_beside(pool: Any, timeout: float, **settings: Any) -> redis.Redis:

@@ -139,8 +139,7 @@ class _Redis:
         self.close = self._own.close
 
     def __call__(self) -> list[tuple[int, int, float | None]]:
-        with self._own.lent() as client:
-            return self._read(client)
+        return self._own.run(self._read)
 
     def _read(self, client: redis.Redis) -> list[tuple[int, int, float | None]]:
         from dramatiq import Message

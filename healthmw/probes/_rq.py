@@ -84,8 +84,7 @@ class RQProbe:
     def __call__(self) -> Outcome:
         """Look once."""
         started = time.perf_counter()
-        with self._own.lent() as client:
-            suspended, seen = self._read(client)
+        suspended, seen = self._own.run(self._read)
         found: dict[str, Measurement] = {"latency_seconds": time.perf_counter() - started}
         found["workers"] = len(set[bytes]().union(*(queue.workers for queue in seen)))
         found["messages"] = sum(queue.depth for queue in seen)

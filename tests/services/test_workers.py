@@ -23,6 +23,7 @@ from tests.probes.running import Runner
 from tests.services.brokers import RabbitMQ
 from tests.services.servers import PASSWORD, Redis
 from tests.services.workers import Worker
+from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,6 +205,17 @@ def test_rq(lend: Lend, workers: Callable[..., Worker], run: Runner) -> None:
     client.delete("rq:suspended")
     from_well_to_gone(run, probe, worker, server, none)
     client.close()
+
+
+def test_a_run_goes_on_though_its_probe_is_closed(lend: Lend, run: Runner) -> None:
+    server = lend(Redis)
+    with redis.Redis.from_url(server.dsn(), single_connection_client=True) as client:
+        probe = RQProbe(client, min_workers=0, timeout=PATIENCE)
+        run(probe)
+        before = len(client.client_list()) - 1
+        server.pause()
+        run.close_during(probe, then=server.resume)
+        until_sync(lambda: len(client.client_list()) == before)
 
 
 @pytest.mark.parametrize("on", ON)
