@@ -7,6 +7,8 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ("bind_gate", "post_worker_init")
+
+_LOOK = 0.5  # seconds between two looks at whether gunicorn is still there
 
 
 def bind_gate(target: str, *, timeout: float = 30.0) -> Callable[[Any], None]:
@@ -44,7 +48,7 @@ def bind_gate(target: str, *, timeout: float = 30.0) -> Callable[[Any], None]:
     def on_starting(server: Any) -> None:
         # gunicorn has put the app's folders on its own path.
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", __name__, target, f"{timeout!r}"]
+        command = [sys.executable, "-m", __name__, target, f"{timeout!r}", f"{os.getpid()}"]
         run = subprocess.run(  # noqa: S603 - the command is ours, its target the operator's
             command, env=environ, stdin=subprocess.DEVNULL, check=False
         )
@@ -64,8 +68,10 @@ def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn passes it
     DRAINER.arm(again=True)
 
 
-def _main(target: str, timeout: str) -> int:
+def _main(target: str, timeout: str, parent: str) -> int:
     """Wait until `target` is ready; return the exit status."""
+    # gunicorn handles no signal yet at that time: one ends it, and would leave us behind.
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     module, _, attribute = target.partition(":")
     health = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     if not isinstance(health, Health):
@@ -81,6 +87,13 @@ def _main(target: str, timeout: str) -> int:
         sys.stderr.write(f"healthmw: {exc}\n")
         return 1
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 if __name__ == "__main__":

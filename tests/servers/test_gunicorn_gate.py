@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from healthmw.gunicorn import bind_gate
-from tests.servers.boot import PATIENCE, Server, eventually, scenario
+from tests.servers.boot import PATIENCE, ROOT, Server, eventually, scenario
 from tests.servers.test_bind_gate import answers, listening
 
 if TYPE_CHECKING:
@@ -22,13 +26,19 @@ on_starting = bind_gate("{target}", timeout={timeout})
 """
 
 
-def gunicorn(
-    folder: Path, port: int, timeout: float, target: str = "tests.servers.deploy_wsgi:health"
-) -> Server:
+HEALTH = "tests.servers.deploy_wsgi:health"
+
+
+def command(folder: Path, port: int, timeout: float, target: str = HEALTH) -> list[str]:
     text = HOOKS.format(target=target, timeout=timeout)
     folder.joinpath("hooks.py").write_text(text)
-    command = f"-m gunicorn -c hooks.py --bind 127.0.0.1:{port} tests.servers.deploy_wsgi:app"
-    return Server([sys.executable, *command.split()], folder, **scenario("journaled", folder))
+    words = f"-m gunicorn -c hooks.py --bind 127.0.0.1:{port} tests.servers.deploy_wsgi:app"
+    return [sys.executable, *words.split()]
+
+
+def gunicorn(folder: Path, port: int, timeout: float, target: str = HEALTH) -> Server:
+    words = command(folder, port, timeout, target)
+    return Server(words, folder, **scenario("journaled", folder))
 
 
 def test_no_port_is_open_before_the_app_is_ready(
@@ -63,6 +73,26 @@ def test_gunicorn_ends_when_the_app_never_gets_ready(
     assert "not ready to start after 0.5 s: database (failed)" in server.tail()
     assert "is not ready, so no port is opened" in server.tail()
     assert "Listening at" not in server.tail()
+
+
+def test_the_gate_ends_with_gunicorn(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **scenario("journaled", tmp_path)}
+    with subprocess.Popen(
+        command(tmp_path, free_port(), 3600),
+        cwd=tmp_path,
+        env={**environ, "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as running:
+        try:
+            eventually((tmp_path / "journal").exists)
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=PATIENCE)  # up to the end of all that could write
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 def test_gunicorn_ends_when_the_target_is_no_health(
