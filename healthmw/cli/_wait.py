@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from healthmw.cli import _options
@@ -61,6 +62,8 @@ def run(words: list[str]) -> int:
         parser.error("there is no command after --")
     if command and shutil.which(command[0]) is None:  # now, and not after the wait
         raise CouldNotTell(_not_started(command[0]))
+    # A target that is imported may change both: they are the command's.
+    env, folder = dict(os.environ), _folder()
     targets = [resolve(text, args) for text in args.targets]
     progress = Progress()
     with Signals() as signals:
@@ -78,7 +81,7 @@ def run(words: list[str]) -> int:
             emit(f"{Paint(stream).verdict(word)}  {text}", stream)
     if code == WELL and command:
         progress.line(f"Starting  {without_credentials(shlex.join(command))}")
-        _become(command)
+        _become(command, env=env, folder=folder)
     return code
 
 
@@ -88,11 +91,19 @@ def _not_started(name: str) -> str:
     return f"command not found: {name}"
 
 
-def _become(command: list[str]) -> NoReturn:
+def _folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it is gone
+        return Path()
+
+
+def _become(command: list[str], *, env: dict[str, str], folder: Path) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and exec would hand that on
     try:
-        os.execvp(command[0], command)  # noqa: S606 - to run the user's command is the job
+        os.chdir(folder)
+        os.execvpe(command[0], command, env)  # noqa: S606 - to run the user's command is the job
     except OSError as exc:
         raise CouldNotTell(f"{command[0]} can't be started: {exc.strerror}") from None
 

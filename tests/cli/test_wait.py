@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import socket
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -148,6 +149,36 @@ def test_a_password_in_the_command_is_not_shown(bench: Bench) -> None:
     assert out == "redis://:s3cret@cache/0\n"  # the command itself has it
     assert "Starting  echo redis://***@cache/0" in err
     assert "s3cret" not in err
+
+
+def test_the_command_has_nothing_of_what_the_target_did(bench: Bench) -> None:
+    """An app may change the environment and the folder of its process, as it is imported."""
+    (bench.folder / "elsewhere").mkdir()
+    (bench.folder / "settled.py").write_text(
+        "import os\n"
+        "from healthmw import Health\n"
+        "os.environ.update(NEW='1', OLD='changed', PATH='/nowhere')\n"
+        "os.chdir('elsewhere')\n"
+        "health = Health()\n"
+        "health.add('it', lambda: None)\n"
+    )
+    command = ["sh", "-c", "echo $OLD-$NEW; pwd"]
+    words = ["wait", f"--timeout={PLENTY}", "settled:health", "--", *command]
+    with bench.start(*words, env={"OLD": "kept"}) as wait:
+        out, err = wait.communicate(timeout=60)
+    assert wait.returncode == 0, err
+    assert out == f"kept-\n{bench.folder.resolve()}\n"
+
+
+def test_the_command_is_started_where_the_folder_is_gone(bench: Bench) -> None:
+    folder = bench.folder / "gone"
+    folder.mkdir()
+    with answering(OKAY) as place:
+        words = f"rmdir {folder}; exec {sys.executable} -m healthmw wait http://{place} -- echo up"
+        run = subprocess.run(
+            ["sh", "-c", words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        )
+    assert run.stdout == "up\n", run.stderr
 
 
 def test_the_command_is_not_left_deaf_to_sigpipe(bench: Bench) -> None:
