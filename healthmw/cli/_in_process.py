@@ -25,14 +25,19 @@ from healthmw.cli._text import clean, limit
 from healthmw.render.text import render, render_verbose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
 
     from healthmw import Report, Result
 
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
-_PROBES_SHARE = 0.9  # of the time limit: what a probe says of its own end tells more than ours
-_CLOSING = 3.0  # seconds over the time limit to close what the probes opened: they need one
+# Shares of the time limit: what a probe says of its own end tells more than what the engine says of
+# its check, then of the group, and what is left to say here tells least.
+_PROBES_SHARE = 0.9
+_CHECKS_SHARE = 0.93
+_GROUPS_SHARE = 0.95
+_GRACE = 0.5  # seconds over the time limit for the engine's report: the machine may be busy
+_CLOSING = 3.0  # seconds after that to close what the probes opened: they need one
 
 # What a check says reaches the screen as part of the verdict, and not a second time by logging's
 # last resort. Where the app has set up logging its handlers get everything, as ever.
@@ -71,13 +76,13 @@ class InProcess:
         if self._thread is not None and self._thread.is_alive():
             time.sleep(min(timeout, 0.1))  # or else a wait would turn round and round
             return self._late("the last look has not come back", start)
-        back: queue.SimpleQueue[Report | Exception | None] = queue.SimpleQueue()
+        back: queue.SimpleQueue[Report | Exception] = queue.SimpleQueue()
 
         def run() -> None:
             logger, without_secrets = logging.getLogger("healthmw"), _WithoutSecrets(self._secrets)
             logger.addFilter(without_secrets)
             try:
-                back.put(anyio.run(self._run, timeout))
+                anyio.run(self._run, timeout, back.put)
             except Exception as exc:  # noqa: BLE001 - handed over, and told
                 back.put(exc)
             finally:
@@ -86,25 +91,28 @@ class InProcess:
         self._thread = threading.Thread(target=run, name="healthmw-in-process", daemon=True)
         self._thread.start()
         try:
-            found = back.get(timeout=timeout + _CLOSING)
+            found = back.get(timeout=timeout + _GRACE)
         except queue.Empty:
             return self._late(f"something blocks the event loop for over {limit(timeout)}", start)
-        if found is None:
-            return self._late(f"no verdict within {limit(timeout)}", start)
+        seconds = time.monotonic() - start
+        self._thread.join(_CLOSING)
         if isinstance(found, Exception):
             return self._late(f"it can't be run: {scrub_exception(found, self._secrets)}", start)
-        return self._of(found, time.monotonic() - start)
+        return self._of(found, seconds)
 
-    async def _run(self, timeout: float) -> Report | None:
+    async def _run(self, timeout: float, tell: Callable[[Report], None]) -> None:
         for check in self._health.checks.values():
             # A breaker spaces its trials for the sake of those who call the dependency. Here nobody
             # does: each look is one, and the operator says how often (`--interval`).
             if check.breaker is not None and check.breaker.state in _TO_BE_TRIED:
                 check.breaker.reset()
-        with anyio.move_on_after(timeout):
-            async with self._health as health:
-                return await health.run(self._group, fresh=True)
-        return None
+        async with self._health as health:
+            deadline = health.deadline
+            health.deadline = min(deadline, timeout * _GROUPS_SHARE)
+            try:
+                tell(await health.run(self._group, fresh=True))
+            finally:
+                health.deadline = deadline
 
     def _of(self, report: Report, seconds: float) -> Observation:
         well = report.ok and not (self._strict and report.status is Status.DEGRADED)
@@ -251,5 +259,5 @@ def dependency(text: str, *, name: str, timeout: float, strict: bool) -> InProce
     except Exception as exc:  # noqa: BLE001 - a third party's probe may raise anything
         raise CouldNotTell(f"{name}: {scrub_exception(exc, secrets)}") from None
     health = Health(deadline=timeout)
-    health.add("dependency", probe, timeout=timeout)
+    health.add("dependency", probe, timeout=timeout * _CHECKS_SHARE)
     return InProcess(name, health, strict=strict, checks=False, secrets=secrets)

@@ -124,7 +124,9 @@ class Rounds:
     @staticmethod
     def _is_cut(old: Observation, new: Observation) -> bool:
         nothing_said = new.answer is None and new.report is None
-        return nothing_said and not new.well and not old.well
+        checks = (new.report or {}).get("checks", {}).values()
+        late = any(check["reason"] == "timeout" for check in checks)
+        return (nothing_said or late) and not new.well and not old.well
 
     def _of_the_release(self, one: Observation) -> Observation:
         """Return `one`, not well if it is an answer of another release than the one asked for."""
