@@ -36,6 +36,7 @@ __all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
 
 _T = TypeVar("_T")
 
+_REPLICA_LAG = 0.2  # seconds
 _NAMED = 5  # migrations that a message names; of more, it gives the number
 
 
@@ -155,13 +156,13 @@ class MigrationsProbe:
 class CacheProbe:
     """Write to the cache `alias` of CACHES, read it back, and compare.
 
-    A pass proves that what is written is there a moment later: what a cache that has lost its
-    server, and swallows that, does not.
+    A pass proves that what is written is there a moment later (0.2 s, for it may be read from a
+    replica): what a cache that has lost its server, and swallows that, does not.
 
     It is asked over a backend of the probe's own, made as the settings say and kept for the next
-    run, so that connections don't add up. How long it may take is up to the backend's options: set
-    its timeouts there (`socket_timeout` for Redis, `timeout` for pymemcache), or a server that
-    hangs keeps a thread. Measures `latency_seconds`.
+    run, so that connections don't add up; after a failure it is replaced. How long it may take is
+    up to the backend's options: set its timeouts there (`socket_timeout` for Redis, `timeout` for
+    pymemcache), or a server that hangs keeps a thread. Measures `latency_seconds`.
     """
 
     def __init__(self, alias: str = "default") -> None:
@@ -175,40 +176,58 @@ class CacheProbe:
         started = time.perf_counter()
         own = self._own.get()
         with own.lock, _no_new_connections():
-            kept, own.kept = own.kept, False
-            try:
-                own.compare()
-            except Exception:
-                # A kept connection may have died with its server: a new one tells.
-                own.backend.close()
-                if not kept:
-                    raise
-                own.compare()
-            own.kept = True
+            while True:
+                kept, own.kept = own.kept, False
+                try:
+                    own.compare()
+                except Exception:
+                    own.renew()
+                    # A kept connection may have died with its server, or lead to one that has been
+                    # replaced: a new one tells.
+                    if not kept:
+                        raise
+                else:
+                    own.kept = True
+                    break
         return {"latency_seconds": time.perf_counter() - started}
 
     def close(self) -> None:
         """Close the backend's connections; the next run opens others."""
         own = self._own.pop()
         if own is not None:
-            own.backend.close()
+            own.close()
 
 
 class _OwnCache:
     """A backend beside those that Django keeps for threads. The lock lends it to one run."""
 
     def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._backend: BaseCache = caches.create_connection(alias)
         self.lock = threading.Lock()
         self.kept = False
-        self.backend: BaseCache = caches.create_connection(alias)
 
     def compare(self) -> None:
         key, value = f"healthmw:{secrets.token_hex(8)}", secrets.token_hex(8)
-        self.backend.set(key, value, timeout=60)
-        found = self.backend.get(key)
-        self.backend.delete(key)
+        self._backend.set(key, value, timeout=60)
+        until = time.monotonic() + _REPLICA_LAG
+        while (found := self._backend.get(key)) is None and time.monotonic() < until:
+            time.sleep(_REPLICA_LAG / 10)
+        self._backend.delete(key)
         if found != value:
             raise ProbeFailedError("what was written could not be read back")
+
+    def renew(self) -> None:
+        with suppress(Exception):
+            self.close()
+        self._backend = caches.create_connection(self._alias)
+
+    def close(self) -> None:
+        self._backend.close()
+        # Django's own backend for Redis does nothing then, and shows its connections nowhere else.
+        pools = getattr(vars(self._backend).get("_cache"), "_pools", {})
+        for pool in pools.values():
+            pool.disconnect()
 
 
 @contextmanager

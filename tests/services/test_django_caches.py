@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import django.test.signals  # noqa: F401 - lets caches follow changed settings
 import pytest
 import redis
 from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
@@ -73,6 +75,20 @@ def test_redis(redis_cache: CacheProbe, redis_server: Redis) -> None:
     in_thread(redis_cache)
 
 
+def test_redis_is_left_when_the_probe_is_closed(
+    redis_cache: CacheProbe, redis_server: Redis
+) -> None:
+    with connected(redis_server) as client:
+        gc.disable()  # Django's backend has no way to close, and leaves it to that
+        try:
+            in_thread(redis_cache)
+            redis_cache.close()
+            until_sync(lambda: len(client.client_list()) == 1)
+            in_thread(redis_cache)
+        finally:
+            gc.enable()
+
+
 def test_memcached(memcached_cache: CacheProbe, memcached: Memcached) -> None:
     before = stats(memcached)
     for _ in range(20):
@@ -86,15 +102,7 @@ def test_memcached(memcached_cache: CacheProbe, memcached: Memcached) -> None:
     with pytest.raises(OSError, match="refused"):
         in_thread(memcached_cache)
     memcached.start()
-
-    def is_back() -> bool:  # pymemcache itself leaves a server alone for a while that was gone
-        try:
-            in_thread(memcached_cache)
-        except Exception:  # noqa: BLE001 - of whatever kind
-            return False
-        return True
-
-    until_sync(is_back)
+    in_thread(memcached_cache)
 
 
 def test_the_database(tmp_path: Path) -> None:
@@ -130,6 +138,51 @@ def test_a_cache_that_keeps_nothing_fails() -> None:
         assert not caches["default"]._cache  # type: ignore[attr-defined] # white-box: it's empty
         with pytest.raises(ProbeFailedError, match="could not be read back"):
             in_thread(CacheProbe("dummy"))
+
+
+class Lagging(LocMemCache):
+    """Shows what was written from the third look on, as a replica does."""
+
+    looks = 0
+
+    def set(self, *args: Any, **options: Any) -> None:
+        self.looks = 0
+        super().set(*args, **options)
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        self.looks += 1
+        return super().get(*args, **options) if self.looks > 2 else None
+
+
+def test_a_replica_may_be_a_moment_behind() -> None:
+    with override_settings(CACHES={"default": {"BACKEND": f"{__name__}.Lagging"}}):
+        in_thread(CacheProbe())
+
+
+class Bound(LocMemCache):
+    """Leads to the server that was the primary one when it was made."""
+
+    primary = "a"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.server = self.primary
+
+    def set(self, *args: Any, **options: Any) -> None:
+        if self.server != self.primary:
+            raise redis.ReadOnlyError
+        super().set(*args, **options)
+
+
+def test_a_backend_is_replaced_that_leads_to_a_server_no_longer_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with override_settings(CACHES={"default": {"BACKEND": f"{__name__}.Bound"}}):
+        probe = CacheProbe()
+        in_thread(probe)
+        monkeypatch.setattr(Bound, "primary", "b")
+        in_thread(probe)
+        in_thread(probe)
 
 
 def test_an_alias_that_is_not_there() -> None:
