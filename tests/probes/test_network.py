@@ -250,6 +250,24 @@ async def test_a_time_server_that_does_not_answer() -> None:
         await ClockProbe("127.0.0.1", port=server.port, timeout=0.5)()
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(*_: Any) -> list[Any]:
+        addresses = ["::1", "127.0.0.1"]
+        return [(0, socket.SOCK_DGRAM, 17, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with TimeServer() as server, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        if silent:
+            other.bind(("::1", server.port))
+        found = await ClockProbe(
+            "time.example", port=server.port, degraded_above=PATIENT, timeout=4.0
+        )()
+    assert isinstance(found, dict)
+
+
 def test_the_time_is_known_while_the_apps_threads_are_all_busy() -> None:
     class NoneIsFree(ThreadPoolExecutor):
         def submit(self, *_: Any, **__: Any) -> Any:
