@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 
@@ -223,9 +223,16 @@ async def _connect(
         seen.append(exc)
 
     client = _client_class()()
+    # nats-py takes a URL's login as it stands there, percent-encoded.
+    parts = urlsplit(url)
+    login, _, server = parts.netloc.rpartition("@")
+    name, colon, password = map(unquote, login.partition(":"))
     try:
         await client.connect(
-            url,
+            parts._replace(netloc=server).geturl(),
+            user=name if colon else None,
+            password=password if colon else None,
+            token=name if name and not colon else None,
             name="healthmw",
             error_cb=note,
             closed_cb=ended,

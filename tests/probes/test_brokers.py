@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from concurrent.futures import Future
@@ -36,6 +37,7 @@ from tests.test_kept import LockWithAnEnd
 from tests.waiting import foreign_threads, until_sync
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from tests.probes.running import Runner
@@ -159,6 +161,37 @@ def test_nats_py_that_sends_a_ping_by_another_name() -> None:
         assert client.flushed
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [
+        ("ann:p%40s%2Fs%25", {"user": "ann", "pass": "p@s/s%"}),
+        ("ann%40shop:", {"user": "ann@shop", "pass": ""}),
+        ("t%40ken", {"auth_token": "t@ken"}),
+    ],
+)
+def test_nats_is_told_the_login_of_a_url_decoded(
+    login: str, sent: dict[str, str], run: Runner
+) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def talk(client: socket.socket, _stop: threading.Event) -> None:
+        client.sendall(b'INFO {"auth_required": true, "max_payload": 1048576}\r\n')
+        lines = client.makefile("rb")
+        while line := lines.readline():
+            word, _, rest = line.partition(b" ")
+            if word == b"CONNECT":
+                heard.append(json.loads(rest))
+            elif word.strip() == b"PING":
+                client.sendall(b"PONG\r\n")
+
+    with FakeServer(talk) as server:
+        probe = NATSProbe(f"nats://{login}@127.0.0.1:{server.port}", timeout=20)
+        run(probe)
+        run.close_probe(probe)
+    assert len(heard) == 1
+    assert {name: heard[0].get(name) for name in sent} == sent
 
 
 def test_kafka_settings_that_are_none(run: Runner) -> None:
