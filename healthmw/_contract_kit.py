@@ -205,14 +205,17 @@ def words(error: BaseException | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def logged(said: list[tuple[str, str]]) -> Iterator[None]:
-    """Note what is logged meanwhile."""
+    """Note what is logged meanwhile, at any level: an app that looks for a fault logs all."""
     handler = logging.Handler()
     handler.emit = lambda record: said.append(  # type: ignore[method-assign]
         ("a log line", logging.Formatter().format(record))
     )
     root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.DEBUG)
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
+        root.setLevel(level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ import anyio
 
 from healthmw import _probe
 from healthmw._contract_kit import GIVES_UP, Census, Pool, Run, close, logged, words
+from healthmw._options import WrongTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
 
     from healthmw._probe import Probe
@@ -46,7 +48,8 @@ def check_probe(
     - `make` returns a new probe of a dependency that is well.
     - `down` returns a context manager: inside of it that dependency refuses, and after it is well
       again. `hangs` is the same for one that takes connections and never answers.
-    - `secrets`: what must be seen nowhere: the passwords that `make` uses.
+    - `secrets`: what must be seen nowhere, nor in a log line of any level: the passwords that
+      `make` uses.
     - `within`: how long a run may last while the dependency hangs, in seconds. With None an async
       probe may leave that to the check's timeout.
     - `rounds`: how many runs are looked at for leaks.
@@ -57,7 +60,8 @@ def check_probe(
     Raises `AssertionError`, which says what is wrong and how to mend it, and `ValueError` for rules
     that can't be tested so. Not to be called on an event loop: it starts its own, in a thread.
     """
-    given = {"recovers": down, "bounded": hangs, "secret_free": tuple(secrets)}
+    looked_for = _checked(secrets)
+    given = {"recovers": down, "bounded": hangs, "secret_free": looked_for}
     possible = [rule for rule in PROBE_RULES if given.get(rule, True)]
     chosen = possible if rules is None else [rule for rule in PROBE_RULES if rule in rules]
     unknown = sorted(set(rules or ()) - {*PROBE_RULES})
@@ -71,7 +75,7 @@ def check_probe(
         make=make,
         down=down,
         hangs=hangs,
-        secrets=tuple(secrets),
+        secrets=looked_for,
         within=within,
         rounds=rounds,
         backend=backend,
@@ -79,6 +83,19 @@ def check_probe(
     for rule in chosen:
         trial.test(rule)
     return tuple(chosen)
+
+
+def _checked(secrets: object) -> tuple[str, ...]:
+    """Return the secrets; refuse what is none without its text. An empty one would be in any."""
+    if isinstance(secrets, str) or not isinstance(secrets, Iterable):
+        raise WrongTypeError(
+            f"secrets must be a collection of texts, such as a list, not {type(secrets).__name__}"
+        )
+    found = tuple(secrets)
+    for number, secret in enumerate(found):
+        if not isinstance(secret, str) or not secret:
+            raise ValueError(f"secrets[{number}] must be a text that is not empty")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

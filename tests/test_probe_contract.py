@@ -171,6 +171,34 @@ def test_rules_that_cannot_be_tested(rules: list[str], complaint: str) -> None:
         check_probe(lambda: Good(Dependency()), rules=rules)
 
 
+def test_the_level_of_the_log_is_left_as_it_was() -> None:
+    before = logging.getLogger().level
+    assert check(Good, rules=["secret_free"])
+    assert logging.getLogger().level == before
+
+
+@pytest.mark.parametrize(
+    ("secrets", "complaint"),
+    [
+        (SECRET, r"secrets must be a collection"),
+        ([SECRET, ""], r"secrets\[1\] must be a text that is not empty"),
+        ([5], r"secrets\[0\] must be a text that is not empty"),
+        (5, "secrets must be a collection"),
+    ],
+)
+def test_secrets_that_are_none(secrets: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as info:
+        check_probe(lambda: Good(Dependency()), secrets=secrets)
+    assert SECRET not in str(info.value)
+
+
+def test_secrets_may_be_told_one_after_the_other() -> None:
+    with pytest.raises(AssertionError, match="secret_free"):
+        check_probe(
+            lambda: LogsASecret(Dependency()), secrets=iter([SECRET]), rules=["secret_free"]
+        )
+
+
 def test_no_secret_is_seen_where_a_test_fails(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError) as info:
         check(Talkative, rules=["secret_free"])
@@ -404,6 +432,12 @@ class LogsASecret(Good):
         await super().__call__()
 
 
+class LogsASecretInDetail(Good):
+    async def __call__(self) -> None:
+        logging.getLogger("driver.wire").debug("connecting with %s", SECRET)
+        await super().__call__()
+
+
 class ReturnsASecret(Good):
     async def __call__(self) -> Degraded:
         await super().__call__()
@@ -480,6 +514,7 @@ BROKEN: list[Row] = [
     ("secret_free", RaisesASecret, r"what it raised, down, holds secrets\[0\]"),
     ("secret_free", RaisesASecretsCause, r"what it raised, hanging, holds secrets\[0\]"),
     ("secret_free", LogsASecret, r"a log line holds secrets\[0\]"),
+    ("secret_free", LogsASecretInDetail, r"a log line holds secrets\[0\]"),
     ("secret_free", ReturnsASecret, r"what it returned holds secrets\[0\]"),
     ("closes", KeepsOneOpen, r"after it was closed there are \d open files .* Have aclose\(\)"),
     ("closes", NothingCloses, r"after it was closed there are \d open files .* Give it an aclose"),
