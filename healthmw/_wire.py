@@ -11,6 +11,7 @@ import anyio
 from anyio.streams.tls import TLSStream
 
 from healthmw._driver import connect, why
+from healthmw._options import WrongTypeError
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -107,8 +108,19 @@ async def hold(
     return {"latency_seconds": time.perf_counter() - started}
 
 
+def checked_verify(verify: object) -> bool | ssl.SSLContext:
+    """Return `verify` if it is one; a path would be taken for True, and the file never be read."""
+    if not isinstance(verify, bool | ssl.SSLContext):
+        raise WrongTypeError(
+            "verify must be True, False or an ssl.SSLContext, not"
+            f" {type(verify).__name__}: for a file, ssl.create_default_context(cafile=...)"
+        )
+    return verify
+
+
 def tls_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:
     """Return how to check a server's certificate: True, as Python does by default; False, not."""
+    verify = checked_verify(verify)
     if isinstance(verify, ssl.SSLContext):
         return verify
     context = ssl.create_default_context()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from healthmw._driver import check_timeout, look_up, require_asyncio, with_latency
 from healthmw._kept import AsyncKeptConnection
+from healthmw._options import WrongTypeError
 from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, show_mysql, talk_async
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from asyncmy import Connection
     from asyncmy.pool import Pool
 
@@ -62,6 +62,11 @@ class AsyncmyProbe:
         found: Any = target
         if isinstance(target, asyncmy.pool.Pool):
             found = target._conn_kwargs  # type: ignore[attr-defined] # noqa: SLF001 - shown nowhere else
+        if not isinstance(found, str | Mapping):
+            raise WrongTypeError(
+                "target must be an asyncmy.Pool, a URL or a mapping of arguments, not"
+                f" {type(target).__name__}"
+            )
         self._options = mysql_options(found) if isinstance(found, str) else dict(found)
         self._kept: AsyncKeptConnection[Connection]
         self._kept = AsyncKeptConnection(

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from healthmw._bounds import not_negative
 from healthmw._driver import check_timeout, time_limit
 from healthmw._kept import KeptConnection
+from healthmw._options import count
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
@@ -73,8 +74,7 @@ class CeleryProbe:
         names = None if workers is None else tuple(workers)
         if names == ():
             raise ValueError("workers must name at least one worker")
-        if min_workers < 1:
-            raise ValueError(f"min_workers must be at least 1, not {min_workers!r}")
+        count("min_workers", min_workers)
         not_negative(max_depth=max_depth)
         if (queue is None) != (max_depth is None):
             raise ValueError("queue and max_depth belong together")

@@ -11,6 +11,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from healthmw._bounds import below
 from healthmw._driver import check_timeout, connect, show_address, why
+from healthmw._options import count
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -54,14 +55,15 @@ class CertificateProbe:
     ) -> None:
         if not host:
             raise ValueError("host must not be empty")
-        if not 0 < port <= _MAX_PORT:
-            raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {port!r}")
         self._host = host
-        self._port = port
+        self._port = count("port", port, _MAX_PORT)
         self._name = server_name or host
         self._bounds = below(degraded_below, failed_below)
         self._timeout = check_timeout(timeout)
-        self._tls = ssl.create_default_context(cafile=cafile)
+        try:
+            self._tls = ssl.create_default_context(cafile=cafile)
+        except (OSError, TypeError, ValueError) as exc:  # Python's words don't say which file
+            raise ValueError(f"cafile: nothing to trust in {str(cafile)!r}: {exc}") from exc
 
     def __repr__(self) -> str:
         return f"<CertificateProbe {show_address(self._host, self._port)}>"

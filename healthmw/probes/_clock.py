@@ -13,6 +13,7 @@ import anyio
 
 from healthmw._bounds import above
 from healthmw._driver import check_timeout, resolve
+from healthmw._options import count
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -58,10 +59,8 @@ class ClockProbe:
     ) -> None:
         if not server:
             raise ValueError("server must not be empty")
-        if not 0 < port <= _MAX_PORT:
-            raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {port!r}")
         self._server = server
-        self._port = port
+        self._port = count("port", port, _MAX_PORT)
         self._bounds = above(degraded_above, failed_above)
         self._timeout = check_timeout(timeout)
 

@@ -14,6 +14,7 @@ from healthmw._driver import PerLoop, check_timeout, why
 from healthmw._httpx import Trace, again_if_stale, load_httpx2
 from healthmw._probe import Degraded
 from healthmw._quiet import unlogged
+from healthmw._wire import checked_verify
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class ElasticsearchProbe:
             self._auth = unquote(parts.username), unquote(parts.password or "")
         self._yellow_is_well = yellow_is_well
         self._timeout = check_timeout(timeout)
+        checked_verify(verify)
         if client is not None and verify is not True:
             raise ValueError("verify belongs to the client: set it there when you pass client=")
         self._client = client

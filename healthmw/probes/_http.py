@@ -13,7 +13,9 @@ import anyio
 from healthmw._bounds import above
 from healthmw._driver import PerLoop, check_timeout, why
 from healthmw._httpx import Trace, again_if_stale, load_httpx2
+from healthmw._options import number, text
 from healthmw._quiet import unlogged
+from healthmw._wire import checked_verify
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes._http_health import ACCEPT, judge_health
 from healthmw.probes._http_options import (
@@ -106,7 +108,7 @@ class HTTPProbe:
             if "@" in parts.netloc
             else None
         )
-        self._method = method.upper()
+        self._method = text("method", method).upper()
         self._statuses = statuses(expect_status)
         self._body = as_bytes(expect_body)
         self._in_body = as_bytes(expect_in_body)
@@ -119,14 +121,19 @@ class HTTPProbe:
         self._follow = follow_redirects
         self._hosts = {host_and_port(entry) for entry in entries(allow_hosts)}
         self._timeout = check_timeout(timeout)
-        if max_body < 0:
+        if number("max_body", max_body, "a number of bytes") < 0:
             raise ValueError(f"max_body must be a number of bytes, not {max_body!r}")
         if max_body < len(self._body or b""):
             raise ValueError(f"max_body must have room for expect_body, not {max_body!r}")
         if follow_redirects and self._method not in {"GET", "HEAD"}:
             raise ValueError(f"follow_redirects is for GET and HEAD, not {self._method}")
+        if self._method == "HEAD" and (self._body or self._in_body):
+            raise ValueError(
+                "expect_body and expect_in_body want a GET: the answer to HEAD has no body"
+            )
         if read_health and (self._body, self._in_body, self._method) != (None, None, "GET"):
             raise ValueError("read_health=True reads the body of a GET: expect nothing else of it")
+        checked_verify(verify)
         if client is not None and verify is not True:
             raise ValueError("verify belongs to the client: set it there when you pass client=")
         self._client = client

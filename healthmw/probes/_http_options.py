@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from healthmw._options import text
+
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Mapping
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -25,11 +28,12 @@ def split(url: str) -> SplitResult:
 
 def statuses(expected: int | Iterable[int]) -> Container[int]:
     """Return the statuses that are expected."""
-    if isinstance(expected, range) and expected:
-        return expected
-    found = frozenset([expected] if isinstance(expected, int) else expected)
-    if not found or not all(100 <= status <= 599 for status in found):
+    values: Any = (expected,) if isinstance(expected, int) else expected
+    if not isinstance(values, range):
+        values = tuple(values) if isinstance(values, Iterable) else ()
+    if not values or not all(isinstance(one, int) and 100 <= one <= 599 for one in values):
         raise ValueError(f"expect_status must be one or more of 100 to 599, not {expected!r}")
+    found: Container[int] = values
     return found
 
 
@@ -48,6 +52,7 @@ def as_bytes(text: str | bytes | None) -> bytes | None:
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Refuse what the client would refuse at run time, in an error that shows the value."""
     for name, value in headers.items():
+        text(f"headers: the value of {name!r}", value)
         if not value.isprintable() or not value.isascii() or value != value.strip():
             raise ValueError(
                 f"headers: the value of {name!r} has a line break, an outer blank or non-ASCII text"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from healthmw._bounds import not_negative
 from healthmw._driver import PerProcess, check_timeout
+from healthmw._options import WrongTypeError
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from concurrent.futures import Future
 
     from confluent_kafka.admin import AdminClient
@@ -73,6 +75,11 @@ class KafkaProbe:
             raise MissingExtraError("KafkaProbe", extra="kafka") from exc
         if isinstance(target, str):
             target = {"bootstrap.servers": _servers(target)}
+        elif not isinstance(target, Mapping):
+            raise WrongTypeError(
+                "target must be the bootstrap servers or a mapping of settings, not"
+                f" {type(target).__name__}"
+            )
         self._shown = target.get("bootstrap.servers") or target.get("metadata.broker.list")
         if not self._shown:
             raise ValueError("target must have bootstrap.servers")

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from healthmw._driver import check_timeout, show_address, time_limit
 from healthmw._kept import KeptConnection
+from healthmw._options import text
 from healthmw._sockets import connected
 from healthmw._wire import tls_context
 from healthmw.exceptions import MissingExtraError, ProbeFailedError
@@ -63,7 +64,7 @@ class MQTTProbe:
         except ImportError as exc:
             raise MissingExtraError("MQTTProbe", extra="mqtt") from exc
         self._host, self._port, self._user, self._password, secure = _split(url)
-        if topic is not None and (not topic or "#" in topic or "+" in topic):
+        if topic is not None and (not text("topic", topic) or "#" in topic or "+" in topic):
             raise ValueError(f"topic must be one topic without wildcards, not {topic!r}")
         if verify is not True and not secure:
             raise ValueError("verify is for mqtts://")
@@ -262,4 +263,8 @@ def _split(url: str) -> tuple[str, int, str, str, bool]:
     if not host or parts.scheme not in _PORTS or parts.path.strip("/"):
         raise ValueError("url must be like mqtt://user:password@host:1883 or mqtts://...")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if password and not user:  # it would not be sent: MQTT 3.1.1 has none without a user's name
+        raise ValueError(
+            "url has a password and no user: it must be like mqtt://user:password@host"
+        )
     return host, port or _PORTS[parts.scheme], user, password, parts.scheme == "mqtts"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from healthmw._driver import check_timeout, shut_down_after, with_latency
 from healthmw._kept import KeptConnection
+from healthmw._options import WrongTypeError
 from healthmw._sockets import connect_pymysql
 from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, show_mysql, talk
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pymysql
 
     from healthmw._probe import Outcome
@@ -59,6 +59,10 @@ class PyMySQLProbe:
         except ImportError as exc:
             raise MissingExtraError("PyMySQLProbe", extra="pymysql") from exc
         self._wishes = Wishes(writable=writable, max_replica_lag=max_replica_lag)
+        if not isinstance(target, str | Mapping):
+            raise WrongTypeError(
+                f"target must be a URL or a mapping of arguments, not {type(target).__name__}"
+            )
         options = mysql_options(target) if isinstance(target, str) else dict(target)
         self._options = options | {
             "autocommit": True,

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from healthmw._driver import check_timeout, show_address
+from healthmw._options import count
 from healthmw._wire import hold, tls_context
 from healthmw.exceptions import ProbeFailedError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from healthmw._wire import Wire
 
 _PORT, _STARTTLS_PORT, _TLS_PORT = 25, 587, 465
+_MAX_PORT = 65535
 _LINE, _LINES = 2048, 100  # bytes and lines that one reply may have; RFC 5321 asks for 512 bytes
 
 
@@ -62,9 +64,9 @@ class SMTPProbe:
             raise ValueError("password needs starttls or tls: it would be sent in the clear")
         if port is None:
             port = _TLS_PORT if tls else _STARTTLS_PORT if starttls else _PORT
-        if not host or not 0 < port < 65536:
-            raise ValueError(f"host and port must name a server, not {host!r} and {port!r}")
-        self._host, self._port = host, port
+        if not host:
+            raise ValueError("host must not be empty")
+        self._host, self._port = host, count("port", port, _MAX_PORT)
         self._starttls, self._tls = starttls, tls
         self._login = None if username is None or password is None else (username, password)
         self._context = tls_context(verify) if starttls or tls else None

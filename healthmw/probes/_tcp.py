@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from healthmw._driver import check_timeout, connect, show_address, why
+from healthmw._options import count, text
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class TCPProbe:
     is_async = True
 
     def __init__(self, host: str, port: int | None = None, *, timeout: float = 2.0) -> None:
+        text("host", host)
         if port is None:
             match = _HOST_PORT.fullmatch(host)
             if match is None:
@@ -43,10 +45,8 @@ class TCPProbe:
             host, port = match["v6"] or match["host"], int(match["port"])
         if not host:
             raise ValueError("host must not be empty")
-        if not 0 < port <= _MAX_PORT:
-            raise ValueError(f"port must be from 1 to {_MAX_PORT}, not {port!r}")
         self._host = host
-        self._port = port
+        self._port = count("port", port, _MAX_PORT)
         self._timeout = check_timeout(timeout)
 
     def __repr__(self) -> str:

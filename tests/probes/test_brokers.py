@@ -8,7 +8,7 @@ import socket
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import celery
 import nats.aio.client
@@ -223,6 +223,7 @@ ON_RABBITMQ = RabbitmqBroker()
         ),
         (lambda: MQTTProbe("mqtt://host", topic="a/#"), "topic must be one topic"),
         (lambda: MQTTProbe("mqtt://host", verify=False), "verify is for mqtts"),
+        (lambda: MQTTProbe("mqtt://:s3cr3t-b4it@host"), "url has a password and no user"),
         (lambda: KafkaProbe({}), "target must have bootstrap.servers"),
         (lambda: KafkaProbe("host:1", group="g"), "name that by topic="),
         (lambda: KafkaProbe("host:1", topic="t", max_lag=1), "name it by group="),
@@ -233,7 +234,7 @@ ON_RABBITMQ = RabbitmqBroker()
         (lambda: DramatiqProbe(ON_REDIS, queues=[""]), "queues must be one or more names"),
         (lambda: DramatiqProbe(ON_REDIS, min_workers=-1), "min_workers must not be negative"),
         (lambda: DramatiqProbe(ON_RABBITMQ, max_age=1), "max_age is for Redis"),
-        (lambda: CeleryProbe(APP, min_workers=0), "min_workers must be at least 1"),
+        (lambda: CeleryProbe(APP, min_workers=0), "min_workers=0 must be 1 or more"),
         (lambda: CeleryProbe(APP, workers=()), "workers must name at least one"),
         (lambda: CeleryProbe(APP, queue="q"), "queue and max_depth belong together"),
         (lambda: CeleryProbe(APP, queue="q", max_depth=-1), "max_depth must not be negative"),
@@ -249,6 +250,9 @@ def test_bad_options(make: Callable[[], Any], complaint: str) -> None:
     [
         (lambda: AMQPProbe(WRONG), "target must be a URL or pika's parameters, not int"),
         (lambda: NATSProbe(WRONG), "target must be a URL or a NATS client, not int"),
+        (lambda: MQTTProbe("mqtt://host", topic=WRONG), "topic must be a str, not int"),
+        (lambda: KafkaProbe(WRONG), "target must be .* or a mapping of settings, not int"),
+        (lambda: CeleryProbe(APP, min_workers=cast("Any", "2")), "min_workers must be a whole n"),
         (lambda: GRPCProbe(WRONG), "target must be an address, a grpc.Channel"),
         (lambda: RQProbe(WRONG), "connection must be a redis.Redis, not int"),
         (lambda: DramatiqProbe(WRONG), "broker must be a dramatiq.Broker, not int"),

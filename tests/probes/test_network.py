@@ -283,6 +283,8 @@ def test_the_time_is_known_while_the_apps_threads_are_all_busy() -> None:
 
 # Options
 
+WRONG: Any = "443"
+
 
 @pytest.mark.parametrize(
     ("make", "error", "complaint"),
@@ -292,11 +294,19 @@ def test_the_time_is_known_while_the_apps_threads_are_all_busy() -> None:
         (lambda: DNSProbe("x", expect="10.0.0.1"), TypeError, r"write \['10.0.0.1'\]"),
         (lambda: DNSProbe("x", timeout=0), ValueError, "timeout=.* must be"),
         (lambda: CertificateProbe(""), ValueError, "host must not be empty"),
-        (lambda: CertificateProbe("x", 0), ValueError, "port must be from 1 to 65535"),
+        (lambda: CertificateProbe("x", 0), ValueError, "port=0 must be 1 or more"),
+        (lambda: CertificateProbe("x", WRONG), ValueError, "port must be a whole number, not str"),
+        (
+            lambda: CertificateProbe("x", cafile="/nope.pem"),
+            ValueError,
+            "cafile.*'/nope.pem'.*No su",
+        ),
+        (lambda: CertificateProbe("x", cafile=__file__), ValueError, "cafile: .*test_network"),
         (lambda: CertificateProbe("x", failed_below=30), ValueError, "degraded_below=21 is less"),
         (lambda: CertificateProbe("x", timeout=-1), ValueError, "timeout=.* must be"),
         (lambda: ClockProbe(""), ValueError, "server must not be empty"),
-        (lambda: ClockProbe("x", port=65536), ValueError, "port must be from 1 to 65535"),
+        (lambda: ClockProbe("x", port=65536), ValueError, "port=65536 must be 65535 or less"),
+        (lambda: ClockProbe("x", port=WRONG), ValueError, "port must be a whole number, not str"),
         (lambda: ClockProbe("x", failed_above=0.5), ValueError, r"degraded_above=1\.0 is more"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_malformed_dsn_is_refused_in_our_own_words(kind: Any, dsn: str) -> Non
     assert info.value.__cause__ is None
 
 
-@pytest.mark.parametrize("kind", [PsycopgProbe, AsyncpgProbe])
+@pytest.mark.parametrize("kind", [PsycopgProbe, AsyncpgProbe, PyMySQLProbe, AsyncmyProbe])
 def test_what_is_no_target(kind: Any) -> None:
     with pytest.raises(TypeError, match=r"target must be .* not int"):
         kind(5432)

@@ -217,12 +217,16 @@ def test_mail_options() -> None:
         ({"starttls": True, "tls": True}, "starttls and tls exclude each other"),
         ({"username": "app"}, "username and password belong together"),
         ({"username": "app", "password": PASSWORD}, "password needs starttls or tls"),
-        ({"port": 70000}, "host and port must name a server"),
+        ({"port": 70000}, "port=70000 must be 65535 or less"),
+        ({"port": "25"}, "port must be a whole number, not str"),
+        ({"tls": True, "verify": "/ca.pem"}, r"verify must be .* an ssl.SSLContext, not str"),
         ({"timeout": 0}, "timeout=.* must be"),
     ]:
         wrong: Any = options
         with pytest.raises(ValueError, match=told):
             SMTPProbe("host", **wrong)
+    with pytest.raises(ValueError, match="host must not be empty"):
+        SMTPProbe("")
 
 
 # LDAP

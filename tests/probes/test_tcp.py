@@ -68,11 +68,14 @@ def test_the_ways_to_say_where(host: str, port: int | None, shown: str) -> None:
         ("db.internal", None, "host must be 'HOST:PORT'"),
         ("::1:80", None, "host must be 'HOST:PORT'"),
         ("", 80, "host must not be empty"),
-        ("db.internal", 0, "port must be from 1 to 65535"),
-        ("db.internal:65536", None, "port must be from 1 to 65535"),
+        ("db.internal", 0, "port=0 must be 1 or more"),
+        ("db.internal:65536", None, "port=65536 must be 65535 or less"),
+        ("db.internal", "80", "port must be a whole number, not str"),
+        ("db.internal", 80.5, "port must be a whole number, not float"),
+        (5, None, "host must be a str, not int"),
     ],
 )
-def test_bad_options(host: str, port: int | None, complaint: str) -> None:
+def test_bad_options(host: Any, port: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         TCPProbe(host, port)
 
