@@ -52,7 +52,7 @@ class HTTPProbe:
     - `expect_body`: the body must be exactly this; `expect_in_body`: it must contain this. Text
       stands for its UTF-8 bytes.
     - `max_body`: at most so many bytes of the body are read; an exact body must fit, and what is to
-      be contained is looked for in these.
+      be contained is looked for in these. What is read of health must fit as well.
     - `read_health`: for the health endpoint of another service, healthmw's or any that answers in
       health+json. Its `warn` is degraded and its `fail` a failure, both naming the parts at fault;
       each part's status is measured as `<part>_status`. `expect_status` and what is expected of
@@ -179,6 +179,11 @@ class HTTPProbe:
         }
         health: Degraded | None = None
         if self._reads_health:
+            if not whole:
+                raise ProbeFailedError(
+                    f"status {response.status_code}, and its body is longer than max_body"
+                    f" ({self._max_body} bytes)"
+                )
             health, found = judge_health(body, response.status_code, found)
         else:
             self._judge(response, body, whole=whole)

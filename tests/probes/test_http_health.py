@@ -108,6 +108,14 @@ async def test_what_is_no_health_document(body: bytes) -> None:
         await ask(response(body), max_body=200_000)
 
 
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+async def test_a_document_that_is_longer_than_what_is_read(status: str) -> None:
+    answer = response({"status": "pass", "checks": PARTS, "output": "x" * 100}, status)
+    told = r"status \d{3}, and its body is longer than max_body \(100 bytes\)"
+    with pytest.raises(ProbeFailedError, match=told):
+        await ask(answer, max_body=100)
+
+
 async def test_headers_of_the_users_own_win() -> None:
     seen: list[bytes] = []
     await ask(response({"status": "pass"}), seen, headers={"Accept": "application/vnd.up+json"})
