@@ -39,8 +39,8 @@ class DramatiqProbe:
     - `max_heartbeat_age`: seconds, on Redis; 60 by default, as by Dramatiq's own
       `heartbeat_timeout`.
     - `max_depth`: with more messages than that waiting in a queue, the run is `Degraded`.
-    - `max_age`: likewise when the message that is next has waited for longer than so many seconds
-      since it was sent; on Redis.
+    - `max_age`: likewise when the message that is next was sent more than so many seconds ago; on
+      Redis. One that was delayed, or is tried again, was sent as long ago as its first time.
     - `timeout`: seconds for all of it; the check's own timeout counts where it is shorter.
 
     Ages need the clocks of the machines to agree. It runs in a thread, on asyncio and trio.
@@ -114,7 +114,7 @@ class DramatiqProbe:
             if self._max_depth is not None and depth > self._max_depth:
                 amiss.append(f"{depth} messages in {name!r}, more than {self._max_depth}")
             if self._max_age is not None and (age or 0.0) > self._max_age:
-                amiss.append(f"a message has waited in {name!r} for {age:.0f} s")
+                amiss.append(f"the next message in {name!r} was sent {age:.0f} s ago")
         return Degraded("; ".join(amiss), found) if amiss else found
 
     async def aclose(self) -> None:

@@ -234,7 +234,7 @@ def test_dramatiq(on: str, lend: Lend, workers: Callable[..., Worker], run: Runn
     none = "0 worker(s) on 'default', expected 1"
     if on == "redis":
         old = DramatiqProbe(broker, queues="mail", max_age=1.5)
-        until(run, old, "a message has waited in 'mail' for 2 s")
+        until(run, old, "the next message in 'mail' was sent 2 s ago")
         from_well_to_gone(run, probe, worker, server, none)
     else:
         assert "no queue 'nope'" in str(fails(run, DramatiqProbe(broker, queues="nope")))
