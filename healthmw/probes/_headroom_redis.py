@@ -14,7 +14,7 @@ from healthmw._driver import (
     time_limit,
     with_latency,
 )
-from healthmw._own_redis import async_beside, sync_beside
+from healthmw._redis_clients import OwnClients, of_pool
 from healthmw.exceptions import MissingExtraError, ProbeTimeoutError
 from healthmw.probes._headroom_forecast import Limit
 
@@ -53,12 +53,10 @@ class RedisErrand:
         elif target.connection_pool.max_connections < _UNLIMITED:
             self.pool_limit = target.connection_pool.max_connections
         self.is_async = isinstance(target, redis.asyncio.Redis)
-        self._pool = target.connection_pool
+        self._origin = of_pool(target.connection_pool, is_async=self.is_async)
 
     def __str__(self) -> str:
-        found = self._pool.connection_kwargs
-        address = f"{found.get('host')}:{found.get('port', 6379)}"
-        return f"redis {found.get('path') or address}"
+        return f"redis {self._origin}"
 
     def run(self) -> Outcome | Awaitable[Outcome]:
         """Go once: at once for a sync client, else by a coroutine."""
@@ -71,9 +69,10 @@ class RedisErrand:
         from redis.exceptions import TimeoutError as SilenceError
 
         started = time.monotonic()
-        client: Any = sync_beside(self._pool, self._timeout)
+        own = OwnClients(self._origin, self._timeout)
+        client = own.get()
         try:
-            with time_limit(self._timeout, client.connection_pool.disconnect):
+            with own.plainly(), time_limit(self._timeout, own.disconnect):
                 info, clients = client.info(), client.client_list()
                 number = client.client_id()
                 allows = info.get("maxclients")
@@ -82,7 +81,7 @@ class RedisErrand:
         except (TimeoutError, SilenceError) as exc:
             raise self._late() from exc
         finally:
-            client.connection_pool.disconnect()
+            own.disconnect()
         found = self._judge([_limit(int(allows), info, clients, number)])
         return with_latency(found, time.monotonic() - started)
 
@@ -91,10 +90,12 @@ class RedisErrand:
         from redis.exceptions import TimeoutError as SilenceError
 
         started = time.monotonic()
-        client: Any = async_beside(self._pool, self._timeout)
+        own = OwnClients(self._origin, self._timeout)
+        client = own.get()
         try:
-            with anyio.fail_after(self._timeout):
-                await look_up(self._pool.connection_kwargs.get("host"))
+            with own.plainly(), anyio.fail_after(self._timeout):
+                for host in own.hosts(client):
+                    await look_up(host)
                 info, clients = await client.info(), await client.client_list()
                 number = await client.client_id()
                 allows = info.get("maxclients")
@@ -104,7 +105,7 @@ class RedisErrand:
             raise self._late() from exc
         finally:
             with anyio.CancelScope(shield=True):
-                await client.connection_pool.disconnect()
+                await own.adisconnect()
         found = self._judge([_limit(int(allows), info, clients, number)])
         return with_latency(found, time.monotonic() - started)
 

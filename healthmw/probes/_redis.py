@@ -16,8 +16,8 @@ from healthmw._driver import (
     time_limit,
 )
 from healthmw._probe import Degraded
+from healthmw._redis_clients import OwnClients, origin_of
 from healthmw.exceptions import MissingExtraError, ProbeTimeoutError
-from healthmw.probes._redis_clients import OwnClients, origin_of
 from healthmw.probes._redis_talk import Questions, ask_by_sentinel, ask_cluster
 from healthmw.probes._redis_url import origin_of_url
 
@@ -142,7 +142,7 @@ class RedisProbe:
         if self._origin.nodes:
             return ask_cluster(own, self._origin.remap, self._questions)
         if self._origin.sentinel is not None:
-            return ask_by_sentinel(own, self._origin.service, self._questions)
+            return ask_by_sentinel(own, self._questions)
         return self._questions.ask(own.get())
 
     def _run_sync(self) -> Outcome:

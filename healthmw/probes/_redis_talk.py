@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from healthmw._model import Measurement
-    from healthmw.probes._redis_clients import Address, OwnClients
+    from healthmw._redis_clients import Address, OwnClients
 
 Command = tuple[Any, ...]
 Talk = Generator[tuple[Any, list[Command]], list[Any], "Finding"]
@@ -108,15 +108,10 @@ class Questions:
             finding.complaints.append(f"it evicts {rate:.3g} keys a second")
 
 
-def ask_by_sentinel(own: OwnClients, service: str, questions: Questions) -> Talk:
+def ask_by_sentinel(own: OwnClients, questions: Questions) -> Talk:
     """Ask the server that Sentinel names."""
-    try:
+    with own.plainly():
         return (yield from questions.ask(own.get()))
-    except Exception as exc:
-        # The sync and the async one are two classes, and tell all settings of all sentinels.
-        if type(exc).__name__ not in {"MasterNotFoundError", "SlaveNotFoundError"}:
-            raise
-        raise ProbeFailedError(f"no sentinel names a server for {service!r}") from exc
 
 
 def ask_cluster(own: OwnClients, remap: Any, questions: Questions) -> Talk:

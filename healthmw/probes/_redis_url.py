@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from healthmw.probes._redis_clients import Origin, of_pool
+from healthmw._redis_clients import Origin, of_pool
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 

@@ -200,7 +200,7 @@ def test_another_kind_of_target() -> None:
 def test_reprs() -> None:
     shown = {
         URL: "postgresql+psycopg db/shop",
-        "redis://cache:6380/2": "redis cache:6380",
+        "redis://cache:6380/2": "redis cache:6380/2",
         "unix:///run/redis.sock": "redis /run/redis.sock",
     }
     for url, place in shown.items():

@@ -12,9 +12,10 @@ import redis.asyncio.cluster
 import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
+from dramatiq.brokers.redis import RedisBroker
 
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
-from healthmw.probes import RedisProbe, probe_from_dsn
+from healthmw.probes import DramatiqProbe, HeadroomProbe, RedisProbe, RQProbe, probe_from_dsn
 from tests.probes.running import Runner
 from tests.services.redis_servers import RedisCluster, Sentinel, connected
 from tests.services.servers import PASSWORD, Redis
@@ -224,9 +225,39 @@ def test_a_replica_by_sentinel(sentinel: Sentinel, run: Runner) -> None:
     )
 
 
+def test_other_probes_over_a_client_that_sentinel_made(sentinel: Sentinel, run: Runner) -> None:
+    sync, of_asyncio = (one.master_for(sentinel.service) for one in managers(sentinel))
+    servers = sentinel, sentinel.first, sentinel.second
+    before = [clients_of(server) for server in servers]
+    broker = RedisBroker(client=sync)  # type: ignore[no-untyped-call] # dramatiq's signature
+    probes: list[Any] = [
+        RQProbe(sync, min_workers=0, timeout=PATIENCE),
+        DramatiqProbe(broker, min_workers=0, timeout=PATIENCE),
+    ]
+    for probe in probes:
+        for _ in range(2):
+            run(probe)
+        run.together(probe, 10)
+        assert f"{sentinel.service} by sentinel 127.0.0.1:" in repr(probe)
+    after = [clients_of(server) for server in servers]
+    assert sum(after) == sum(before) + len(probes)  # to the primary; none is kept to the sentinel
+    for client in (sync, of_asyncio):
+        probe = HeadroomProbe(client, processes=1, per_process=1, timeout=PATIENCE)
+        assert run(probe)["binding_limit"] == "maxclients"
+    until_sync(lambda: [clients_of(server) for server in servers] == after)
+
+
 def test_a_sentinel_that_knows_no_such_service(sentinel: Sentinel, run: Runner) -> None:
     url = f"redis+sentinel://127.0.0.1:{sentinel.port}/other?sentinel_password={PASSWORD}"
     assert "no sentinel names a server for 'other'" in fails(run, probe_from_dsn(url))
+    sync, of_asyncio = (one.master_for("other") for one in managers(sentinel))
+    needs: Any = {"processes": 1, "per_process": 1}
+    for probe in (
+        RQProbe(sync),
+        HeadroomProbe(sync, **needs),
+        HeadroomProbe(of_asyncio, **needs),
+    ):
+        assert "no sentinel names a server for 'other'" in fails(run, probe)
 
 
 @by_each

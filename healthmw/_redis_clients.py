@@ -1,20 +1,25 @@
-"""RedisProbe's own clients: made as the app's client makes its own, with one connection each."""
+"""Redis clients of a probe's own: made as the app's client makes its own, one connection each."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import anyio
 
-from healthmw._own_redis import bounded, settings_of
+from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 Address = tuple[str, int]
+
+# What redis-py's pools and clusters add to the settings of their connections for their own use.
+_INTERNALS = ("_handler", "himport_registry", "event_dispatcher", "redis_connect_func")
+_NO_CONNECTION_SETTINGS = {"connection_pool", "max_connections", "response_callbacks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,7 @@ def origin_of(target: object) -> Origin | None:
         return Origin(
             is_async=True,
             connection_class=seeds[0].connection_class,
-            settings=settings_of(seeds[0].connection_kwargs),
+            settings=_settings_of(seeds[0].connection_kwargs),
             nodes=tuple((seed.host, int(seed.port)) for seed in seeds),
             remap=getattr(target.nodes_manager, "address_remap", None),
         )
@@ -65,7 +70,7 @@ def origin_of(target: object) -> Origin | None:
         return Origin(
             is_async=False,
             connection_class=pool.connection_pool.connection_class,
-            settings=settings_of(pool.connection_pool.connection_kwargs),
+            settings=_settings_of(pool.connection_pool.connection_kwargs),
             nodes=tuple(dict.fromkeys((node.host, int(node.port)) for node in nodes)),
             remap=getattr(manager, "address_remap", None),
         )
@@ -101,6 +106,18 @@ class OwnClients:
         if address not in self._clients:
             self._clients[address] = self._make(address)
         return self._clients[address]
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """Say in plain words that no sentinel names a server."""
+        try:
+            yield
+        except Exception as exc:
+            # The sync and the async one are two classes, and tell all settings of all sentinels.
+            if type(exc).__name__ not in {"MasterNotFoundError", "SlaveNotFoundError"}:
+                raise
+            service = self._origin.service
+            raise ProbeFailedError(f"no sentinel names a server for {service!r}") from exc
 
     def hosts(self, client: Any) -> Iterator[str | None]:
         """Tell the names that `client` will look up for connecting."""
@@ -139,7 +156,7 @@ class OwnClients:
         library: Any = redis.asyncio if origin.is_async else redis
         # Who is silent must leave time for asking the next one.
         limit = self._timeout / (2 if origin.nodes else 1)
-        settings = bounded(origin.settings, limit, is_async=origin.is_async)
+        settings = _bounded(origin.settings, limit, is_async=origin.is_async)
         settings["connection_class"] = origin.connection_class
         if address is not None:
             settings |= {"host": address[0], "port": address[1]}
@@ -160,7 +177,7 @@ class OwnClients:
         theirs = self._origin.sentinel
         addresses = sentinel_addresses(theirs)
         limit = self._timeout / (len(addresses) + 1)
-        bounds = bounded(theirs.sentinel_kwargs, limit, is_async=self._origin.is_async)
+        bounds = _bounded(theirs.sentinel_kwargs, limit, is_async=self._origin.is_async)
         ours = kind(addresses, theirs.min_other_sentinels, bounds)
         ours._force_master_ip = getattr(theirs, "_force_master_ip", None)  # noqa: SLF001 - it has no public name
         self._sentinels = ours.sentinels
@@ -173,12 +190,36 @@ def of_pool(pool: Any, *, is_async: bool) -> Origin:
     return Origin(
         is_async=is_async,
         connection_class=pool.connection_class,
-        settings=settings_of(pool.connection_kwargs),
+        settings=_settings_of(pool.connection_kwargs),
         sentinel=manager,
         service=getattr(pool, "service_name", ""),
         is_master=getattr(pool, "is_master", True),
         check_connection=getattr(pool, "check_connection", False),
     )
+
+
+def _settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a pool's or a cluster's settings that make one connection."""
+    return {
+        name: value
+        for name, value in found.items()
+        if not name.endswith(_INTERNALS)
+        and not name.startswith("orig_")
+        and name not in _NO_CONNECTION_SETTINGS
+    }
+
+
+def _bounded(settings: Mapping[str, Any], limit: float, *, is_async: bool) -> dict[str, Any]:
+    """Return `settings` with bounds in time (seconds a wait) and without retries."""
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    found = dict(settings)
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        found[name] = min(limit, found.get(name) or limit)
+    retry: Any = AsyncRetry if is_async else Retry
+    return found | {"retry": retry(NoBackoff(), 0), "retry_on_error": []}
 
 
 def _listed(addresses: Any) -> str:
