@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import anyio
@@ -15,6 +16,7 @@ from healthmw.exceptions import ProbeFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+T = TypeVar("T")
 Address = tuple[str, int]
 
 # What redis-py's pools and clusters add to the settings of their connections for their own use.
@@ -106,6 +108,24 @@ class OwnClients:
         if address not in self._clients:
             self._clients[address] = self._make(address)
         return self._clients[address]
+
+    def ask(self, client: Any, work: Callable[[], T], until: float) -> T:
+        """Return what `work` makes of a sync client, in a second try if need be, before `until`.
+
+        That is where the connection was kept, and had died since the last run.
+        """
+        from redis.exceptions import ConnectionError as LostError
+
+        kept = client in self.kept
+        self.kept.discard(client)
+        try:
+            found = work()
+        except LostError:
+            if not kept or time.monotonic() >= until:
+                raise
+            found = work()
+        self.kept.add(client)
+        return found
 
     @contextmanager
     def plainly(self) -> Iterator[None]:

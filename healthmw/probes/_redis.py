@@ -172,27 +172,13 @@ class RedisProbe:
                 if time.monotonic() > until:
                     raise TimeoutError
                 try:
-                    answers = self._ask_sync(own, client, commands)
+                    answers = own.ask(client, _fill(client, commands).execute, until)
                 except Exception as exc:  # noqa: BLE001 - the talk decides
                     client, commands = talk.throw(exc)
                 else:
                     client, commands = talk.send(answers)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return] # a Finding, by the type of Talk
-
-    def _ask_sync(self, own: OwnClients, client: Any, commands: list[Command]) -> list[Any]:
-        from redis.exceptions import ConnectionError as LostError
-
-        kept = client in own.kept
-        own.kept.discard(client)
-        try:
-            answers: list[Any] = _fill(client, commands).execute()
-        except LostError:
-            if not kept:
-                raise
-            answers = _fill(client, commands).execute()  # it had died since the last run
-        own.kept.add(client)
-        return answers
 
     async def _run_async(self) -> Outcome:
         require_asyncio("redis.asyncio", instead="pass a sync redis.Redis client on trio")

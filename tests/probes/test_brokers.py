@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+import threading
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -32,7 +34,7 @@ from healthmw.probes import (
     NATSProbe,
     RQProbe,
 )
-from tests.fakes import FakeServer, drip, full_listener, garbage, reset, silent
+from tests.fakes import FakeServer, drip, full_listener, garbage, receive, reset, silent
 from tests.test_kept import LockWithAnEnd
 from tests.waiting import foreign_threads, until_sync
 
@@ -134,6 +136,43 @@ def test_a_port_where_nothing_is(kind: str, run: Runner) -> None:
 )
 def test_a_name_that_does_not_resolve(probe: Any, run: Runner) -> None:
     assert "esol" in (told := str(fails(run, probe))) or "Name or service" in told
+
+
+ANSWERS = {b"SMEMBERS": b"*0\r\n", b"ZRANGEBYSCORE": b"*0\r\n", b"HGET": b"$-1\r\n"}
+
+
+def forgetful(forgets: threading.Event) -> Any:
+    """Speak as an empty Redis, and meet the first bytes after `forgets` is set by a RST."""
+
+    def talk(client: socket.socket, stop: threading.Event) -> None:
+        while client.recv(1, socket.MSG_PEEK):
+            if forgets.is_set():
+                forgets.clear()
+                reset(client, stop)
+                return
+            for name in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", receive(client)):
+                client.sendall(ANSWERS.get(name, b":0\r\n"))
+
+    return talk
+
+
+@pytest.mark.parametrize("kind", ["rq", "dramatiq"])
+def test_a_connection_to_redis_that_died_unseen_is_replaced(kind: str, run: Runner) -> None:
+    forgets = threading.Event()
+    with FakeServer(forgetful(forgets)) as server:
+        client = redis.Redis(port=server.port, protocol=2)
+        probe: Any = RQProbe(client, min_workers=0)
+        if kind == "dramatiq":
+            broker = RedisBroker(client=client)  # type: ignore[no-untyped-call] # dramatiq's
+            probe = DramatiqProbe(broker, min_workers=0)
+        for _ in range(2):
+            run(probe)
+            forgets.set()
+        run(probe)
+        assert server.accepted == 3
+        run.close_probe(probe)
+        forgets.set()
+        assert "reset" in str(fails(run, probe))  # there is no second try of a new one
 
 
 def test_nats_on_trio_is_told_what_to_do() -> None:
