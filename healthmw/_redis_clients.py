@@ -148,12 +148,14 @@ class OwnClients:
 
     def disconnect(self) -> None:
         """Close the connections; from another thread, it ends what waits for one."""
+        self.kept.clear()
         self.release()
         for client in [*self._clients.values()]:
             client.connection_pool.disconnect()
 
     async def adisconnect(self) -> None:
         """Close the connections of async clients."""
+        self.kept.clear()
         await self.arelease()
         for client in [*self._clients.values()]:
             await client.connection_pool.disconnect()

@@ -156,7 +156,11 @@ class RedisProbe:
         try:
             # The socket's own timeout counts anew with each byte that arrives; this one does not.
             with time_limit(max(0.0, until - time.monotonic()), own.disconnect):
-                finding = self._converse(own, until)
+                try:
+                    finding = self._converse(own, until)
+                except BaseException:
+                    own.disconnect()  # a new connection may find the server that has taken over
+                    raise
         except (TimeoutError, SilenceError) as exc:
             raise self._late() from exc
         finally:
@@ -191,6 +195,10 @@ class RedisProbe:
                 async with own.async_lock:
                     try:
                         finding = await self._converse_async(own)
+                    except BaseException:
+                        with anyio.CancelScope(shield=True):
+                            await own.adisconnect()  # as above
+                        raise
                     finally:
                         with anyio.CancelScope(shield=True):
                             await own.arelease()

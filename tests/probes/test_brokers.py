@@ -39,7 +39,6 @@ from tests.test_kept import LockWithAnEnd
 from tests.waiting import foreign_threads, until_sync
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from tests.probes.running import Runner
@@ -141,7 +140,7 @@ def test_a_name_that_does_not_resolve(probe: Any, run: Runner) -> None:
 ANSWERS = {b"SMEMBERS": b"*0\r\n", b"ZRANGEBYSCORE": b"*0\r\n", b"HGET": b"$-1\r\n"}
 
 
-def forgetful(forgets: threading.Event) -> Any:
+def empty_redis(forgets: threading.Event, answers: dict[bytes, bytes] = ANSWERS) -> Any:
     """Speak as an empty Redis, and meet the first bytes after `forgets` is set by a RST."""
 
     def talk(client: socket.socket, stop: threading.Event) -> None:
@@ -151,20 +150,25 @@ def forgetful(forgets: threading.Event) -> Any:
                 reset(client, stop)
                 return
             for name in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", receive(client)):
-                client.sendall(ANSWERS.get(name, b":0\r\n"))
+                client.sendall(answers.get(name, b":0\r\n"))
 
     return talk
 
 
-@pytest.mark.parametrize("kind", ["rq", "dramatiq"])
+ON_EMPTY_REDIS: dict[str, Callable[[int], Any]] = {
+    "rq": lambda port: RQProbe(redis.Redis(port=port, protocol=2), min_workers=0),
+    "dramatiq": lambda port: DramatiqProbe(
+        RedisBroker(url=f"redis://127.0.0.1:{port}?protocol=2"),  # type: ignore[no-untyped-call] # dramatiq's
+        min_workers=0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ON_EMPTY_REDIS)
 def test_a_connection_to_redis_that_died_unseen_is_replaced(kind: str, run: Runner) -> None:
     forgets = threading.Event()
-    with FakeServer(forgetful(forgets)) as server:
-        client = redis.Redis(port=server.port, protocol=2)
-        probe: Any = RQProbe(client, min_workers=0)
-        if kind == "dramatiq":
-            broker = RedisBroker(client=client)  # type: ignore[no-untyped-call] # dramatiq's
-            probe = DramatiqProbe(broker, min_workers=0)
+    with FakeServer(empty_redis(forgets)) as server:
+        probe = ON_EMPTY_REDIS[kind](server.port)
         for _ in range(2):
             run(probe)
             forgets.set()
@@ -173,6 +177,23 @@ def test_a_connection_to_redis_that_died_unseen_is_replaced(kind: str, run: Runn
         run.close_probe(probe)
         forgets.set()
         assert "reset" in str(fails(run, probe))  # there is no second try of a new one
+
+
+@pytest.mark.parametrize("kind", ON_EMPTY_REDIS)
+def test_after_a_failure_a_new_connection_may_find_the_redis_that_has_taken_over(
+    kind: str, run: Runner
+) -> None:
+    servers = iter([dict.fromkeys(ANSWERS, b"-MASTERDOWN it is\r\n"), ANSWERS])
+
+    def talk(client: socket.socket, stop: threading.Event) -> None:
+        empty_redis(threading.Event(), next(servers))(client, stop)
+
+    with FakeServer(talk) as server:
+        probe = ON_EMPTY_REDIS[kind](server.port)
+        assert "it is" in str(fails(run, probe))
+        for _ in range(2):
+            run(probe)
+        run.close_probe(probe)
 
 
 def test_nats_on_trio_is_told_what_to_do() -> None:

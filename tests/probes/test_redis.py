@@ -93,6 +93,24 @@ def test_another_value_read_back(kind: str, answer: bytes, run: Runner) -> None:
             run(probe)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_after_a_failure_a_new_connection_may_find_who_has_taken_over(
+    kind: str, run: Runner
+) -> None:
+    roles = iter([b"$10\r\nrole:slave\r\n", b"$11\r\nrole:master\r\n"])
+
+    def talk(client: socket.socket, stop: threading.Event) -> None:
+        scripted({b"PING": b"+PONG\r\n", b"INFO": next(roles)})(client, stop)
+
+    with FakeServer(talk) as server:
+        probe = RedisProbe(KINDS[kind](server), mode="ping", role="primary")
+        with pytest.raises(ProbeFailedError, match="is a replica, and a primary is expected"):
+            run(probe)
+        for _ in range(2):
+            assert run(probe)["role"] == "primary"
+        run.close_probe(probe)
+
+
 def test_a_name_that_does_not_resolve(run: Runner) -> None:
     with pytest.raises(ProbeFailedError, match=r"can't resolve nowhere\.invalid"):
         run(RedisProbe("redis://nowhere.invalid"))
