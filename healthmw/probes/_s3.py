@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,22 @@ _WHY = {
     403: "access is denied: the credentials are wrong, or may not see this bucket",
     404: "it does not exist",
 }
+
+_VERSION_4 = {"v4-query", "s3v4-query"}
+
+# boto3 signs a URL otherwise than a request: for the global host and, in the oldest regions, by
+# Signature Version 2, which new buckets refuse. Set while the probe signs; the app's stay as is.
+_signs: ContextVar[bool] = ContextVar("healthmw_s3_signs", default=False)
+
+
+def _where_the_app_asks(context: dict[str, Any], **_: object) -> None:
+    if _signs.get():
+        context["use_global_endpoint"] = False
+
+
+def _as_the_app_signs(signature_version: str, **_: object) -> str | None:
+    # Called before boto3's own handler, which would put version 2 in its place.
+    return "s3v4-query" if _signs.get() and signature_version in _VERSION_4 else None
 
 
 class S3Probe:
@@ -64,6 +81,12 @@ class S3Probe:
             raise TypeError(f'client must be a boto3.client("s3"), not {type(client).__name__}')
         self._bucket = bucket
         self._client = boto3.client("s3") if client is None else client
+        events = self._client.meta.events
+        for event, handler in (
+            ("provide-client-params.s3.HeadBucket", _where_the_app_asks),
+            ("choose-signer.s3.HeadBucket", _as_the_app_signs),
+        ):
+            events.register(event, handler, unique_id=f"healthmw {event}")
         self._context = tls_context(verify)
         self._timeout = check_timeout(timeout)
         self._where: tuple[str, str, int | None] = "", "", None
@@ -78,6 +101,7 @@ class S3Probe:
         """Ask once."""
         from botocore.exceptions import BotoCoreError
 
+        token = _signs.set(True)
         try:
             # A client of boto3's may be used by several threads at once.
             signed = self._client.generate_presigned_url(
@@ -85,6 +109,8 @@ class S3Probe:
             )
         except BotoCoreError as exc:
             raise ProbeFailedError(f"the request can't be signed: {exc}") from exc
+        finally:
+            _signs.reset(token)
         started = time.monotonic()
         parts = urlsplit(signed)
         where = parts.scheme, parts.hostname or "", parts.port

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import httpx2
 import pytest
 import trio
+from botocore.config import Config
 from pymemcache.client.base import Client
 
 from healthmw._probe import is_async
@@ -19,7 +23,6 @@ from tests.fakes import FakeServer, drip, full_listener, garbage, http, receive,
 from tests.waiting import foreign_threads
 
 if TYPE_CHECKING:
-    import socket
     import threading
     from collections.abc import Callable
 
@@ -290,6 +293,62 @@ def test_a_bucket_that_is_denied(status: str, told: str, run: Runner) -> None:
         assert told in fails(run, probe)
         fails(run, probe)
         assert server.accepted == 1
+
+
+BUCKET = {"Bucket": "shop"}
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", "eu-central-1"])
+@pytest.mark.parametrize("version", [None, "s3v4", "s3"])
+def test_a_bucket_is_asked_for_as_the_apps_requests_are_signed(
+    region: str, version: str | None, run: Runner
+) -> None:
+    seen: list[bytes] = []
+    with FakeServer(http(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", seen=seen)) as server:
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{server.port}",
+            region_name=region,
+            aws_access_key_id="app",
+            aws_secret_access_key=PASSWORD,
+            config=Config(signature_version=version),
+        )
+        before = client.generate_presigned_url("head_bucket", BUCKET, HttpMethod="HEAD")
+        probe = S3Probe("shop", client=client)
+        run(probe)
+        client.head_bucket(**BUCKET)
+        asked, by_the_app = seen
+        is_old = b"Authorization: AWS app:" in by_the_app
+        assert (b"AWSAccessKeyId=app" in asked) == is_old == (version == "s3")
+        assert (b"AWS4-HMAC-SHA256" in asked) == (b"AWS4-HMAC-SHA256" in by_the_app) != is_old
+        after = client.generate_presigned_url("head_bucket", BUCKET, HttpMethod="HEAD")
+        assert ("AWS4" in after) == ("AWS4" in before)  # what the app signs is left as it is
+        run.close_probe(probe)
+        client.close()
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", "eu-central-1"])
+def test_a_bucket_is_asked_for_where_the_app_asks(
+    region: str, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: tuple[str, int], *_: object) -> None:
+        asked.append(address[0])
+        raise ConnectionRefusedError
+
+    def answer(request: Any, **_: object) -> Any:
+        asked.append(urlsplit(request.url).hostname)
+        return SimpleNamespace(status_code=200, headers={}, content=b"")
+
+    asked: list[Any] = []
+    client = boto3.client(
+        "s3", region_name=region, aws_access_key_id="app", aws_secret_access_key=PASSWORD
+    )
+    client.meta.events.register("before-send.s3", answer)
+    client.head_bucket(**BUCKET)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert "efused" in fails(run, S3Probe("shop", client=client))
+    assert asked == [asked[0], asked[0]]
+    client.close()
 
 
 def test_a_bucket_that_begins_to_drip_on_the_kept_connection(run: Runner) -> None:
