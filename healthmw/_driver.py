@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
 import anyio
+from anyio.abc import SocketAttribute
 from anyio.lowlevel import current_token
 
 from healthmw._options import seconds
@@ -297,13 +298,13 @@ async def connect(host: str, port: int) -> SocketStream:
     """
     addresses = [host] if _is_address(host) else await resolve(host)
     if len(addresses) == 1:
-        return await anyio.connect_tcp(addresses[0], port)
+        return await _connect_tcp(addresses[0], port)
     streams: list[SocketStream] = []
     errors: list[OSError] = []
 
     async def attempt(address: str, over: anyio.Event) -> None:
         try:
-            stream = await anyio.connect_tcp(address, port)
+            stream = await _connect_tcp(address, port)
         except OSError as exc:
             errors.append(exc)
         else:
@@ -325,6 +326,19 @@ async def connect(host: str, port: int) -> SocketStream:
     finally:  # those that came too late, and all of them where nobody waits any more
         for stream in streams:
             await anyio.aclose_forcefully(stream)
+
+
+async def _connect_tcp(address: str, port: int) -> SocketStream:
+    stream = await anyio.connect_tcp(address, port)
+    # Where nobody listens, the system may have given it the very port that it is to connect to.
+    ours, theirs = (
+        stream.extra(attribute, None)  # noqa: S610 - not Django's `extra`
+        for attribute in (SocketAttribute.local_address, SocketAttribute.remote_address)
+    )
+    if ours == theirs:
+        await anyio.aclose_forcefully(stream)
+        raise ConnectionRefusedError("nobody listens there: it was connected to itself")
+    return stream
 
 
 async def _resolved(host: str) -> Any:

@@ -9,7 +9,9 @@ import threading
 import time
 from typing import Any
 
+import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import TCPProbe
@@ -35,6 +37,36 @@ async def test_refused() -> None:
         port = server.port
     with pytest.raises(ProbeFailedError, match=r"can't connect: .*Errno 111|refused"):
         await TCPProbe("127.0.0.1", port)()
+
+
+async def test_a_port_of_the_systems_own_choice_is_no_listener(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a client asks, time and again, for a port that the system gives to clients."""
+
+    async def connect_tcp(*_: object) -> Any:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        taken.append(ToItself(sock))
+        return taken[-1]
+
+    class ToItself:
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def extra(self, attribute: object, default: object = None) -> object:
+            is_local = attribute is SocketAttribute.local_address
+            return self.sock.getsockname() if is_local else self.sock.getpeername()
+
+        async def aclose(self) -> None:
+            self.sock.close()
+
+    taken: list[ToItself] = []
+    monkeypatch.setattr(anyio, "connect_tcp", connect_tcp)
+    with pytest.raises(ProbeFailedError, match="can't connect: nobody listens there"):
+        await TCPProbe("127.0.0.1", 50000)()
+    assert [one.sock.fileno() for one in taken] == [-1]  # closed
 
 
 async def test_a_name_that_does_not_resolve() -> None:
