@@ -102,12 +102,19 @@ class OwnClients:
         self._timeout = timeout
         self._clients: dict[Address | None, Any] = {}
         self._sentinels: list[Any] = []
+        self._gone: list[Any] = []  # the clients of nodes that the cluster no longer has
 
     def get(self, address: Address | None = None) -> Any:
         """Return the client of a cluster's node, or of the one server that there is."""
         if address not in self._clients:
             self._clients[address] = self._make(address)
         return self._clients[address]
+
+    def keep_to(self, seeds: list[Address]) -> None:
+        """Take these for the cluster's nodes; let go of the clients of others when the run ends."""
+        self.seeds = seeds
+        for address in self._clients.keys() - set(seeds):
+            self._gone.append(self._clients.pop(address))
 
     def ask(self, client: Any, work: Callable[[], T], until: float) -> T:
         """Return what `work` makes of a sync client, in a second try if need be, before `until`.
@@ -161,14 +168,21 @@ class OwnClients:
             await client.connection_pool.disconnect()
 
     def release(self) -> None:
-        """Close the connections to sentinels, which a run needs only to find its server."""
-        for client in self._sentinels:
+        """Close the connections to sentinels, which a run needs only to find its server.
+
+        And those to nodes that are gone.
+        """
+        for client in self._not_kept():
             client.connection_pool.disconnect()
 
     async def arelease(self) -> None:
-        """Close the connections of async clients to sentinels."""
-        for client in self._sentinels:
+        """Close the like of async clients."""
+        for client in self._not_kept():
             await client.connection_pool.disconnect()
+
+    def _not_kept(self) -> list[Any]:
+        gone, self._gone = self._gone, []
+        return [*self._sentinels, *gone]
 
     def _make(self, address: Address | None) -> Any:
         import redis

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from healthmw._model import Measurement
     from healthmw._redis_clients import Address, OwnClients
@@ -77,6 +77,12 @@ class Questions:
             self._judge_evictions(info, address, finding)
         return finding
 
+    def forget_all_but(self, addresses: Container[Address | None]) -> None:
+        """Forget what the servers of other addresses had evicted."""
+        for address in [*self._seen]:
+            if address not in addresses:
+                self._seen.pop(address, None)
+
     def _judge_role(self, info: dict[str, Any], finding: Finding) -> None:
         found = _ROLES.get(info["role"], info["role"])
         if found != self.role:
@@ -128,7 +134,8 @@ def ask_cluster(own: OwnClients, remap: Any, questions: Questions) -> Talk:
         served = sum(to - first + 1 for ranges in primaries.values() for first, to in ranges)
         if served != SLOTS:
             raise ProbeFailedError(f"{SLOTS - served} of the cluster's slots are served by nobody")
-        own.seeds = [seed, *(address for address in primaries if address != seed)]
+        own.keep_to([seed, *(address for address in primaries if address != seed)])
+        questions.forget_all_but(primaries)
         try:
             return (yield from _ask_primaries(own, primaries, questions))
         except Exception as exc:

@@ -111,6 +111,36 @@ def test_after_a_failure_a_new_connection_may_find_who_has_taken_over(
         run.close_probe(probe)
 
 
+def test_a_node_that_a_cluster_has_replaced_is_let_go(run: Runner) -> None:
+    primaries: list[int] = []
+
+    def bulk(text: str) -> bytes:
+        return f"${len(text)}\r\n{text}\r\n".encode()
+
+    def talk(client: socket.socket, _stop: threading.Event) -> None:
+        while received := receive(client):
+            for asked in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)\r\n(?:\$\d+\r\n(\w+))?", received):
+                node = bulk("127.0.0.1") + b":%d\r\n" % primaries[-1]
+                answers = {
+                    (b"PING", b""): b"+PONG\r\n",
+                    (b"INFO", b"stats"): bulk("evicted_keys:0\r\n"),
+                    (b"CLUSTER", b"INFO"): bulk("cluster_state:ok\r\n"),
+                    (b"CLUSTER", b"SLOTS"): b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n" + node,
+                }
+                client.sendall(answers.get(asked, b"+OK\r\n"))
+
+    with FakeServer(talk) as seed, FakeServer(talk) as first, FakeServer(talk) as second:
+        url = f"redis+cluster://127.0.0.1:{seed.port}?protocol=2"
+        probe = RedisProbe(url, mode="ping", max_evictions=0, timeout=20)
+        for server in (first, second):
+            primaries.append(server.port)
+            run(probe)
+        first.wait_until_left()
+        assert run(probe)["evictions_per_second"] == 0
+        assert [server.accepted for server in (seed, first, second)] == [1, 1, 1]
+        run.close_probe(probe)
+
+
 def test_a_name_that_does_not_resolve(run: Runner) -> None:
     with pytest.raises(ProbeFailedError, match=r"can't resolve nowhere\.invalid"):
         run(RedisProbe("redis://nowhere.invalid"))
