@@ -21,6 +21,7 @@ _RED, _GREEN, _YELLOW = "31", "32", "33"
 _GOOD = {"OKAY", "PASSED"}
 _ODD = {"DEGRADED", "UNKNOWN", "INTERRUPTED"}
 _AT_LEAST = 1.0
+_AT_ONCE = 2  # what is asked, and the first answer
 _HEARTBEAT = 15.0
 
 
@@ -71,6 +72,7 @@ class Progress:
         self._start = time.monotonic()
         self._now = ""
         self._said = ""
+        self._lines = 0
         self._said_at = -_HEARTBEAT
 
     @property
@@ -86,8 +88,8 @@ class Progress:
     def show(self, text: str) -> None:
         """Say what is so at the moment.
 
-        On a terminal this overwrites the line; elsewhere it is said when it is new (at most once a
-        second) and every 15 seconds while it is not.
+        On a terminal this overwrites the line; elsewhere it is said when it is new (after the first
+        two, at most once a second) and every 15 seconds while it is not.
         """
         self._now = text
         self.tick()
@@ -102,9 +104,10 @@ class Progress:
             _write(self._stream, f"\r\x1b[2K{clean(text, max(self._width() - 1, 20))}")
             return
         since = now - self._said_at
-        new = self._now != self._said and (since >= _AT_LEAST or not self._said)
+        new = self._now != self._said and (since >= _AT_LEAST or self._lines < _AT_ONCE)
         if new or since >= _HEARTBEAT:
             self._said, self._said_at = self._now, now
+            self._lines += 1
             emit(text, self._stream)
 
     def _width(self) -> int:

@@ -41,6 +41,7 @@ class Rounds:
 
     def run(self) -> None:
         """Ask until all are well, or until time is up, or a signal comes."""
+        self._progress.show(f"asking {', '.join(target.name for target in self._targets)}")
         in_row = 0
         while not self._stopped():
             timeout = min(self._args.request_timeout, max(self._left(), 0.1))

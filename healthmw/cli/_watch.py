@@ -118,6 +118,8 @@ def run(words: list[str]) -> int:
                 table.tick()
             return signals.first is not None
 
+        if table is not None:
+            table.show({name: _unasked(name) for name in names})
         looks = 0
         while not stopped():
             found = ask(targets, timeout=args.timeout, stop=stopped)
@@ -182,6 +184,10 @@ def _rows(names: Sequence[str], seen: Sequence[Observation]) -> dict[str, Row]:
         for name, check in checks.items():
             rows[f"{target} {name}"] = _row(name, check)
     return rows
+
+
+def _unasked(name: str) -> Row:
+    return Row(word="", about="", told="", seconds=None, label=name, age=None)
 
 
 def _row(name: str, check: dict[str, Any]) -> Row:

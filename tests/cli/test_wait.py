@@ -247,7 +247,8 @@ def test_a_signal_ends_the_wait(bench: Bench, number: signal.Signals) -> None:
         words = ["wait", "--timeout=600", f"http://{place}", "--", *command]
         with bench.start(*words) as wait:
             assert wait.stderr is not None
-            wait.stderr.readline()  # the first answer has come, so the handlers are there
+            assert "asking http://" in wait.stderr.readline()
+            assert "503" in wait.stderr.readline()
             wait.send_signal(number)
             out, err = wait.communicate(timeout=60)
     assert wait.returncode == 128 + number
