@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import math
 import queue
 import re
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from healthmw import Report, Result
+    from healthmw._model import Measurement
 
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
 # Shares of the time limit: what a probe says of its own end tells more than what the engine says of
@@ -156,7 +158,9 @@ class InProcess:
                     "critical": one.critical,
                     "detail": scrub(one.detail, self._secrets),
                     "seconds": round(one.duration, 3),
-                    "measurements": dict(one.measurements),
+                    "measurements": {
+                        name: _as_json(value) for name, value in one.measurements.items()
+                    },
                     "breaker": self._breaker(one.name),
                 }
                 for one in report.results.values()
@@ -169,6 +173,11 @@ class InProcess:
 
     def _late(self, text: str, start: float) -> Observation:
         return Observation(well=False, text=clean(text), seconds=time.monotonic() - start)
+
+
+def _as_json(value: Measurement) -> Measurement:
+    """Return `value` as the endpoint has it: JSON knows no NaN."""
+    return value if isinstance(value, str) or math.isfinite(value) else str(value)
 
 
 def named(text: str, *, group: str | None, strict: bool) -> InProcess:

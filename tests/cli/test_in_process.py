@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sys
@@ -109,6 +110,14 @@ def test_json(bench: Bench, app: Callable[[str], str]) -> None:
         "measurements": {},
         "breaker": None,
     }
+
+
+def test_json_has_no_number_that_json_has_not(bench: Bench, app: Callable[[str], str]) -> None:
+    name = app("health.add('it', lambda: {'lag': float('inf'), 'share': float('nan'), 'n': 2})")
+    run = bench.run("check", "--json", f"{name}:health")
+    found = json.loads(run.out, parse_constant=pytest.fail)
+    measured = found["targets"][0]["report"]["checks"]["it"]["measurements"]
+    assert measured == {"lag": "inf", "share": "nan", "n": 2}
 
 
 def test_degraded_is_well_unless_strict(bench: Bench, app: Callable[[str], str]) -> None:
