@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BODY_LIMIT = 64 * 1024
 """How many bytes of a body are read by default: a verdict is four."""
 
+_INFORMATIONAL = {*range(100, 200)} - {101}
+"""Statuses after which the answer is still to come. 101 is one: another protocol comes after it."""
+
 _SAYINGS: dict[type[Exception], str] = {
     TimeoutError: "no connection in time",
     ConnectionRefusedError: "connection refused",
@@ -215,6 +218,9 @@ def _read(sock: socket.socket, deadline: float, body_limit: int) -> Answer:
     response = http.client.HTTPResponse(_Source(sock, deadline), method="GET")  # type: ignore[arg-type]  # only makefile() is asked of it
     try:
         response.begin()
+        while response.status in _INFORMATIONAL:  # of these, begin() passes over 100 alone
+            response.headers = None  # type: ignore[assignment]  # what tells it to begin anew
+            response.begin()
         expected = response.length
         body = response.read(body_limit + 1)
         if expected is not None and len(body) < min(expected, body_limit + 1):

@@ -73,7 +73,7 @@ def test_any_other_body_is_not_well(bench: Bench, body: str, said: str) -> None:
     assert len(run.out) < 250
 
 
-@pytest.mark.parametrize("status", ["503 Unavailable", "500 Oops", "404 Not Found", "199 Early"])
+@pytest.mark.parametrize("status", ["503 Unavailable", "500 Oops", "404 Not Found", "101 Early"])
 def test_the_right_body_with_a_wrong_status_is_not_well(bench: Bench, status: str) -> None:
     with answering(answer(b"OKAY", status)) as place:
         run = bench.run("check", f"http://{place}")
@@ -504,3 +504,22 @@ def test_check_starts_without_what_it_does_not_need(bench: Bench) -> None:
     heavy = {"anyio", "asyncio", "dataclasses", "inspect", "subprocess", "ctypes", "json", "queue"}
     assert "healthmw.cli._check" in loaded
     assert loaded & heavy == set()
+
+
+@pytest.mark.parametrize("command", ["check", "wait"])
+def test_what_comes_before_the_answer_is_not_the_answer(bench: Bench, command: str) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+    with answering(b"HTTP/1.1 100 Continue\r\n\r\n" + early + early + OKAY) as place:
+        run = bench.run(command, "--timeout=1", f"http://{place}")
+    assert run.code == 0, run.out
+    with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n") as place:
+        run = bench.run(command, "--timeout=1", f"http://{place}")
+    assert run.code == 1
+    assert "101 Switching Protocols" in run.out
+
+
+def test_nothing_but_early_hints_is_no_answer(bench: Bench) -> None:
+    with answering(b"HTTP/1.1 103 Early Hints\r\n\r\n") as place:
+        run = bench.run("check", f"http://{place}")
+    assert run.code == 1
+    assert "closed the connection without an answer" in run.out
