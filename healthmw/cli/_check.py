@@ -8,7 +8,7 @@ from healthmw.cli import _options
 from healthmw.cli._output import Paint, emit
 from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._target import Question
-from healthmw.cli._verdict import as_json, exit_status
+from healthmw.cli._verdict import as_json, exit_status, unknown_as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def run(words: list[str]) -> int:
     """Run the command with the arguments `words`, and return the exit status."""
     args = make_parser().parse_args(words)
     kind = _with_checks(args) if args.verbose else Question
-    targets = [resolve(text, args, kind=kind) for text in args.targets]
+    with unknown_as_json(sys.stdout, wanted=args.json):
+        targets = [resolve(text, args, kind=kind) for text in args.targets]
     if len(targets) == 1:
         seen = [targets[0].observe(args.timeout)]
     else:

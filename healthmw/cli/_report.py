@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from healthmw.cli._exit import COULD_NOT_TELL
 from healthmw.cli._output import Paint
 from healthmw.cli._text import clean, seconds
 from healthmw.cli._trial import Outcome, Verdict
@@ -60,15 +59,6 @@ def as_json(
         },
         "log": [clean(line) for line in log.lines],
         "log_lines": log.total,
-    }
-
-
-def unknown_as_json(reason: str) -> dict[str, Any]:
-    """Return what `as_json` does, where there was no trial."""
-    return {
-        "verdict": Verdict.UNKNOWN.value,
-        "exit_status": COULD_NOT_TELL,
-        "reason": reason,
     }
 
 

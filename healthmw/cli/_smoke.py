@@ -15,11 +15,12 @@ from healthmw.cli._http import Endpoint
 from healthmw.cli._output import Progress, emit
 from healthmw.cli._place import ensure_vacant, free_port, reachable
 from healthmw.cli._process import Server
-from healthmw.cli._report import as_json, as_text, unknown_as_json
+from healthmw.cli._report import as_json, as_text
 from healthmw.cli._signals import Signals
 from healthmw.cli._target import REDIRECT, SUCCESS, HTTPTarget, Question, tls_context
 from healthmw.cli._text import limit, without_credentials
 from healthmw.cli._trial import Pace, Step, Trial, Verdict
+from healthmw.cli._verdict import unknown_as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -36,12 +37,8 @@ def run(words: list[str]) -> int:
     parser = _smoke_options.make_parser()
     args = parser.parse_args(options)
     _smoke_options.check(parser, args, command)
-    try:
+    with unknown_as_json(sys.stdout, wanted=args.json):
         return _smoke(args, command or [])
-    except CouldNotTell as exc:
-        if args.json:
-            emit(json.dumps(unknown_as_json(without_credentials(str(exc)))), sys.stdout)
-        raise
 
 
 def _smoke(args: argparse.Namespace, command: list[str]) -> int:

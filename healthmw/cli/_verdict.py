@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from healthmw.cli._exit import COULD_NOT_TELL, NOT_WELL, WELL
+import contextlib
+
+from healthmw.cli._exit import COULD_NOT_TELL, NOT_WELL, WELL, CouldNotTell
+from healthmw.cli._output import emit
+from healthmw.cli._text import without_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Iterable, Iterator
+    from typing import Any, TextIO
 
     from healthmw.cli._target import Observation, Target
 
@@ -36,3 +40,18 @@ def as_json(seen: Iterable[tuple[Target, Observation]], code: int) -> dict[str, 
             for target, one in seen
         ],
     }
+
+
+@contextlib.contextmanager
+def unknown_as_json(stream: TextIO | None, *, wanted: bool) -> Iterator[None]:
+    """Where the block could not tell, say so on `stream` as JSON, too, if that is `wanted`."""
+    try:
+        yield
+    except CouldNotTell as exc:
+        if wanted:
+            import json
+
+            reason = without_credentials(str(exc))
+            found = {"verdict": "unknown", "exit_status": COULD_NOT_TELL, "reason": reason}
+            emit(json.dumps(found), stream)
+        raise

@@ -17,6 +17,7 @@ from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._rounds import Rounds
 from healthmw.cli._signals import Signals
 from healthmw.cli._text import without_credentials
+from healthmw.cli._verdict import unknown_as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -60,11 +61,13 @@ def run(words: list[str]) -> int:
     args = parser.parse_args(options)
     if command == []:
         parser.error("there is no command after --")
-    if command and shutil.which(command[0]) is None:  # now, and not after the wait
-        raise CouldNotTell(_not_started(command[0]))
+    stream = sys.stderr if command else sys.stdout
     # A target that is imported may change both: they are the command's.
     env, folder = dict(os.environ), _folder()
-    targets = [resolve(text, args) for text in args.targets]
+    with unknown_as_json(stream, wanted=args.json):
+        if command and shutil.which(command[0]) is None:  # now, and not after the wait
+            raise CouldNotTell(_not_started(command[0]))
+        targets = [resolve(text, args) for text in args.targets]
     progress = Progress()
     with Signals() as signals:
         rounds = Rounds(targets, args=args, signals=signals, progress=progress)
@@ -74,9 +77,8 @@ def run(words: list[str]) -> int:
     if args.json:
         import json
 
-        emit(json.dumps(rounds.as_json(code)), sys.stderr if command else sys.stdout)
+        emit(json.dumps(rounds.as_json(code)), stream)
     else:
-        stream = sys.stderr if command else sys.stdout
         for word, text in rounds.lines():
             emit(f"{Paint(stream).verdict(word)}  {text}", stream)
     if code == WELL and command:

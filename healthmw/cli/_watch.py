@@ -15,7 +15,7 @@ from healthmw.cli._output import Paint, Progress, emit, on_terminal
 from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._signals import Signals
 from healthmw.cli._text import clean, seconds
-from healthmw.cli._verdict import exit_status
+from healthmw.cli._verdict import exit_status, unknown_as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -104,7 +104,8 @@ class Changes:
 def run(words: list[str]) -> int:
     """Run the command with the arguments `words`, and return the exit status."""
     args = make_parser().parse_args(words)
-    targets = [resolve(text, args, kind=question_type(args)) for text in args.targets]
+    with unknown_as_json(sys.stdout, wanted=args.json):
+        targets = [resolve(text, args, kind=question_type(args)) for text in args.targets]
     names = _names(targets)
     progress, changes = Progress(live_only=True), Changes()
     table = None if args.json else _table(changes)

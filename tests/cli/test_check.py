@@ -523,3 +523,15 @@ def test_nothing_but_early_hints_is_no_answer(bench: Bench) -> None:
         run = bench.run("check", f"http://{place}")
     assert run.code == 1
     assert "closed the connection without an answer" in run.out
+
+
+@pytest.mark.parametrize("command", ["check", "wait", "watch"])
+def test_what_can_not_be_asked_is_json_too(bench: Bench, command: str) -> None:
+    words = [command, "--json", "no_such_module:health", "redis://:swordfish@cache:port"]
+    run = bench.run(*words)
+    assert run.code == 2
+    assert "there is no module 'no_such_module'" in run.err
+    assert run.json["exit_status"] == 2
+    assert run.json["verdict"] == "unknown"
+    assert "there is no module 'no_such_module'" in run.json["reason"]
+    assert "swordfish" not in run.out + run.err
