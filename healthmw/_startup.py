@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -55,7 +56,7 @@ async def wait_until_started(health: Health, timeout: float) -> None:
     standing = health._reports.standing("startup")  # noqa: SLF001 - the same house
     if standing is not None and standing.ok:
         return
-    report = health.last("startup")  # each check's own last result, of whichever round
+    report = _with_the_late(health.last("startup"))  # each check's last result, of whichever round
     fault = "what has passed is too long ago to count" if report.ok else _fault(report)
     raise NotStartedError(f"not ready to start after {timeout:g} s: {fault}")
 
@@ -89,6 +90,15 @@ def _ended_by_signals(scope: anyio.CancelScope) -> Iterator[list[signal.Signals]
         for one, handler in before.items():
             if signal.getsignal(one) == on_signal:  # else whoever came later has it call ours
                 signal.signal(one, handler)
+
+
+def _with_the_late(report: Report) -> Report:
+    """Return `report` with the checks that are not back from their first run as what they are."""
+    results = {
+        name: replace(one, reason=Reason.TIMEOUT) if one.reason is Reason.NEVER_RUN else one
+        for name, one in report.results.items()
+    }
+    return replace(report, results=results)
 
 
 def _fault(report: Report) -> str:
