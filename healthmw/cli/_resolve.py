@@ -92,6 +92,8 @@ def _url(text: str, args: argparse.Namespace, kind: type[Question]) -> Target:
         ) from None
     if not host:
         raise CouldNotTell(f"{_plain(text)!r} names no host: http://HOST[:PORT][/PATH]")
+    if port == 0:
+        raise CouldNotTell(f"{_plain(text)!r}: there is no port 0")
     secure = parts.scheme.lower() == "https"
     tls = tls_context(cacert=args.cacert, insecure=args.insecure) if secure else None
     endpoint = Endpoint(host=host, port=port or (443 if secure else 80), tls=tls)

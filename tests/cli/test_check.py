@@ -535,3 +535,9 @@ def test_what_can_not_be_asked_is_json_too(bench: Bench, command: str) -> None:
     assert run.json["verdict"] == "unknown"
     assert "there is no module 'no_such_module'" in run.json["reason"]
     assert "swordfish" not in run.out + run.err
+
+
+def test_a_port_of_0_is_none(bench: Bench) -> None:
+    run = bench.run("check", "http://ann:swordfish@localhost:0/")
+    assert run.code == 2
+    assert "'http://localhost:0/': there is no port 0" in run.err
