@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Watch = Callable[[int], None]
 
@@ -91,25 +91,26 @@ def connected(host: str, port: int, seconds: float, source: Any = None) -> socke
     time for the next. `socket.create_connection` takes all of the time anew for each.
     """
     until = time.monotonic() + seconds
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for left, (family, *_, address) in zip(range(len(found), 0, -1), found, strict=True):
-        try:
-            sock = _at(family, address, max(0.001, (until - time.monotonic()) / left), source)
-        except OSError:
-            if left == 1:
-                raise
-        else:
-            break
+    sock = _first(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), until, source)
     sock.settimeout(seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
 
 
+def _first(found: Sequence[Any], until: float, source: Any) -> socket.socket:
+    for number, (family, *_, address) in enumerate(found[:-1]):
+        share = (until - time.monotonic()) / (len(found) - number)
+        with suppress(OSError):
+            return _at(family, address, share, source)
+    family, *_, address = found[-1]
+    return _at(family, address, until - time.monotonic(), source)
+
+
 def _at(family: int, address: Any, seconds: float, source: Any) -> socket.socket:
     sock = socket.socket(family)
     try:
-        sock.settimeout(seconds)
+        sock.settimeout(max(0.001, seconds))
         if source:
             sock.bind(source)
         sock.connect(address)

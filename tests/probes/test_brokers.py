@@ -254,6 +254,23 @@ def test_nats_is_told_the_login_of_a_url_decoded(
     assert {name: heard[0].get(name) for name in sent} == sent
 
 
+def test_mqtt_goes_by_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, run: Runner
+) -> None:
+    asked: list[Any] = []
+
+    def by_proxy(address: Any, **options: Any) -> socket.socket:
+        asked.append((address, options["proxy_addr"]))
+        raise OSError("the proxy refused")
+
+    # What paho does where PySocks is installed.
+    socks = SimpleNamespace(HTTP=1, SOCKS4=2, SOCKS5=3, create_connection=by_proxy)
+    monkeypatch.setattr("paho.mqtt.client.socks", socks)
+    monkeypatch.setenv("mqtt_proxy", "socks://proxy.test:1080")
+    assert "the proxy refused" in str(fails(run, MQTTProbe("mqtt://host.test")))
+    assert asked == [(("host.test", 1883), "proxy.test")]
+
+
 def test_kafka_settings_that_are_none(run: Runner) -> None:
     probe = KafkaProbe({"bootstrap.servers": "x:1", "sasl.passwort": PASSWORD})
     assert "settings won't do" in str(fails(run, probe))
