@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME = "healthmw-kept"
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"AUTOCOMMIT": False, "CONN_MAX_AGE": None},
+    {"AUTOCOMMIT": False, "OPTIONS": {"application_name": NAME, "pool": {"min_size": 1}}},
+]
 
 
-@pytest.fixture(params=[{}, {"AUTOCOMMIT": False, "CONN_MAX_AGE": None}], ids=str)
+@pytest.fixture(params=SETTINGS, ids=str)
 def probe(request: pytest.FixtureRequest, postgresql: PostgreSQL) -> Iterator[DatabaseProbe]:
     """A probe of a database with such settings."""
     before = connections.settings
-    here = {
+    here: dict[str, Any] = {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": "postgres",
         "USER": postgresql.user,
@@ -38,6 +43,9 @@ def probe(request: pytest.FixtureRequest, postgresql: PostgreSQL) -> Iterator[Da
     probe = DatabaseProbe("shop")
     yield probe
     probe.close()
+    if "pool" in here["OPTIONS"]:
+        django: Any = connections.create_connection("shop")
+        django.close_pool()
     connections.settings = before
 
 
