@@ -102,6 +102,34 @@ def listen(sock: socket.socket, _stop: threading.Event) -> None:
 @pytest.mark.parametrize(
     ("connect", "driver", "options"),
     [
+        (
+            connect_pg8000,
+            pg8000.dbapi.connect,
+            {"ssl_context": False, "source_address": ("127.0.0.2", 0)},
+        ),
+        (connect_pymysql, pymysql.connect, {"bind_address": "127.0.0.2"}),
+    ],
+    ids=["pg8000", "pymysql"],
+)
+def test_a_connection_comes_from_the_address_that_it_is_to_come_from(
+    connect: Callable[..., Any], driver: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    seen: list[str] = []
+
+    def note(client: socket.socket, _stop: threading.Event) -> None:
+        seen.append(client.getpeername()[0])
+
+    with FakeServer(note) as server:
+        where = {"host": "127.0.0.1", "port": server.port, "user": "shop"}
+        with pytest.raises(Exception):  # noqa: B017, PT011 - each driver has its own
+            connect(driver, {**where, **options}, 20, lambda _: None)
+        server.wait_until_left()
+    assert seen == ["127.0.0.2"]
+
+
+@pytest.mark.parametrize(
+    ("connect", "driver", "options"),
+    [
         (connect_pg8000, pg8000.dbapi.connect, {"user": "shop", "ssl_context": False}),
         (connect_pymysql, pymysql.connect, {"user": "shop"}),
     ],
