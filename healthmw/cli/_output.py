@@ -1,13 +1,16 @@
 """What the commands show while they wait: one living line on a terminal, sparse lines elsewhere.
 
 Progress goes to standard error and the verdict to standard output, so that a script can keep the
-verdict alone. Whoever closes the stream early (`| head`) changes nothing in what a command does.
+verdict alone. Whoever closes the stream early (`| head`) changes nothing in what a command does;
+`watch` alone, which has no other end, ends then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+import stat
 import sys
 import time
 
@@ -25,12 +28,25 @@ _AT_ONCE = 2  # what is asked, and the first answer
 _HEARTBEAT = 15.0
 
 
-def emit(text: str, stream: TextIO | None) -> None:
+def emit(text: str, stream: TextIO | None) -> bool:
     """Write `text` and a newline, whatever encoding the stream has and whether or not it's open.
 
-    Python has None for a standard stream that was closed before it started.
+    Python has None for a standard stream that was closed before it started. Returns False when it
+    was closed just now.
     """
-    _write(stream, f"{text}\n")
+    return _write(stream, f"{text}\n")
+
+
+def nobody_reads(stream: TextIO | None) -> bool:
+    """Tell whether `stream` is a pipe whose reader has gone: without writing into it."""
+    try:
+        descriptor = stream.fileno() if stream is not None else -1
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        poll = select.poll()
+        poll.register(descriptor, 0)  # an error is told in any case
+        return is_pipe and bool(poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows has no poll(); what is closed no number
+        return False
 
 
 def on_terminal(stream: TextIO | None) -> bool:
@@ -122,9 +138,9 @@ class Progress:
             _write(self._stream, "\r\x1b[2K")
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> bool:
     if stream is None:
-        return
+        return True
     encoding = stream.encoding or "utf-8"
     try:
         stream.write(text.encode(encoding, "replace").decode(encoding))
@@ -136,3 +152,5 @@ def _write(stream: TextIO | None, text: str) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
+        return False
+    return True

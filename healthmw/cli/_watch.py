@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from healthmw.cli import _options
 from healthmw.cli._ask import ask, pause
 from healthmw.cli._health_json import question_type
-from healthmw.cli._output import Paint, Progress, emit, on_terminal
+from healthmw.cli._output import Paint, Progress, emit, nobody_reads, on_terminal
 from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._signals import Signals
 from healthmw.cli._text import clean, seconds
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from healthmw.cli._target import Observation, Target
     from healthmw.cli._watch_table import Table
+
+_BROKEN_PIPE = 128 + 13  # as a shell has it for SIGPIPE
 
 _USAGE = "healthmw watch [options] TARGET ..."
 
@@ -47,7 +49,8 @@ exit status:
   0        with --count: all were well at the last look
   1        one was not well
   2        one could not be reached and the others were well; wrong usage
-  128 + N  stopped by signal N: 130 for Ctrl-C, 143 for TERM"""
+  128 + N  stopped by signal N: 130 for Ctrl-C, 143 for TERM; 141 where nobody
+           reads any more (| head)"""
 
 
 class Row(NamedTuple):
@@ -110,6 +113,7 @@ def run(words: list[str]) -> int:
     progress, changes = Progress(live_only=True), Changes()
     table = None if args.json else _table(changes)
     seen: list[Observation] = []
+    left_alone = False
     with Signals() as signals, table or nullcontext():
 
         def stopped() -> bool:
@@ -117,7 +121,7 @@ def run(words: list[str]) -> int:
                 progress.tick()
             else:
                 table.tick()
-            return signals.first is not None
+            return signals.first is not None or left_alone or nobody_reads(sys.stdout)
 
         if table is not None:
             table.show({name: _unasked(name) for name in names})
@@ -134,15 +138,17 @@ def run(words: list[str]) -> int:
                 table.show(rows)
             else:
                 progress.clear()
-                for change in found_changes:
-                    _tell(*change, as_json=args.json)
+                told = [_tell(*change, as_json=args.json) for change in found_changes]
+                left_alone = not all(told)
                 well = sum(one.well for one in seen)
                 progress.show(f"{well} of {len(seen)} well, looked {looks} times")
             if looks == args.count or pause(args.interval, stop=stopped):
                 break
     if table is None:
         progress.clear()
-    return exit_status(seen) if signals.first is None else 128 + signals.first
+    if signals.first is not None:
+        return 128 + signals.first
+    return _BROKEN_PIPE if left_alone or nobody_reads(sys.stdout) else exit_status(seen)
 
 
 def _table(changes: Changes) -> Table | None:
@@ -210,7 +216,7 @@ def _row(name: str, check: dict[str, Any]) -> Row:
     )
 
 
-def _tell(name: str, row: Row, before: str | None, lasted: float, *, as_json: bool) -> None:
+def _tell(name: str, row: Row, before: str | None, lasted: float, *, as_json: bool) -> bool:
     now = time.time()
     if as_json:
         import json
@@ -225,8 +231,7 @@ def _tell(name: str, row: Row, before: str | None, lasted: float, *, as_json: bo
             "before": before and before.lower(),
             "seconds_before": None if before is None else round(lasted, 3),
         }
-        emit(json.dumps(found), sys.stdout)
-        return
+        return emit(json.dumps(found), sys.stdout)
     paint = Paint(sys.stdout)
     clock = paint.dim(time.strftime("%H:%M:%S", time.localtime(now)))
     release = f"release {row.release}" if row.release else ""
@@ -234,7 +239,7 @@ def _tell(name: str, row: Row, before: str | None, lasted: float, *, as_json: bo
     still = "still" if before == row.word else f"was {before}"
     was = f" ({still}, for {seconds(lasted)})" if before is not None else ""
     said = f"{name}: {about}" if about else name
-    emit(f"{clock}  {paint.verdict(row.word, 8)}  {said}{was}", sys.stdout)
+    return emit(f"{clock}  {paint.verdict(row.word, 8)}  {said}{was}", sys.stdout)
 
 
 def make_parser() -> argparse.ArgumentParser:

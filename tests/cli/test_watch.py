@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -9,11 +10,11 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli.servers import OKAY, answer, answering
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.cli.servers import Bench
 
 BAD = answer(b"FAILED: database (timeout)", "503 Unavailable")
@@ -116,3 +117,22 @@ def test_a_signal_ends_it(bench: Bench) -> None:
         _, err = watch.communicate(timeout=60)
     assert watch.returncode == 143
     assert err == ""
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_it_ends_when_nobody_reads_any_more(bench: Bench, *, changes: bool) -> None:
+    replies = itertools.cycle([OKAY, BAD] if changes else [OKAY])
+    with (
+        answering(lambda request: next(replies)) as place,
+        bench.start(*QUICK, f"http://{place}") as watch,
+    ):
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert "200 OKAY" in watch.stdout.readline()
+        watch.stdout.close()  # as `| head -1` does
+        try:
+            watch.wait(timeout=60)
+        finally:
+            watch.kill()
+        assert watch.stderr.read() == ""
+    assert watch.returncode == 141  # as a shell has it for SIGPIPE
