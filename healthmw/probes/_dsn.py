@@ -14,7 +14,7 @@ from healthmw.exceptions import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine, Pool
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from healthmw._probe import Probe
@@ -234,21 +234,24 @@ def engine_from_url(url: str) -> Engine | AsyncEngine:
         raise ValueError(f"no SQL database is known by {base}://; known are {', '.join(_SQL)}")
     dialect, drivers = _SQL[base]
     if find_spec("sqlalchemy") is None:
-        raise MissingExtraError(f"{base}://", extra="sqlalchemy")
+        extra, brought = _EXTRAS[dialect]
+        enough = not plus or f"{dialect}+{driver}" == brought
+        raise MissingExtraError(f"{base}{plus}{driver}://", extra=extra if enough else "sqlalchemy")
     if not plus and drivers:
         driver = next((name for module, name in drivers.items() if find_spec(module)), "")
         if not driver:
             raise _missing(dialect, dialect)
     from sqlalchemy import NullPool, create_engine, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-    from sqlalchemy.ext.asyncio import create_async_engine
 
     try:
         found = make_url(f"{dialect}+{driver}://{rest}" if driver else f"{dialect}://{rest}")
         # The probe has a connection of its own: nothing is to stay open beside it.
         if found.get_dialect().is_async:
-            return create_async_engine(found, poolclass=NullPool)
+            return _async_engine(found, NullPool)
         return create_engine(found, poolclass=NullPool)
+    except MissingExtraError:
+        raise
     except ImportError:
         raise _missing(f"{dialect}+{driver}" if driver else dialect, dialect) from None
     except NoSuchModuleError:
@@ -259,6 +262,14 @@ def engine_from_url(url: str) -> Engine | AsyncEngine:
             f"a DSN looks like {scheme}://HOST:PORT/NAME, with user and password before the host;"
             " special characters in the password are percent-encoded"
         ) from None
+
+
+def _async_engine(url: URL, poolclass: type[Pool]) -> AsyncEngine:
+    try:
+        from sqlalchemy.ext.asyncio import create_async_engine
+    except ImportError:  # it needs greenlet
+        raise MissingExtraError(f"{url.drivername}://", extra="sqlalchemy") from None
+    return create_async_engine(url, poolclass=poolclass)
 
 
 def _missing(what: str, dialect: str) -> MissingExtraError:

@@ -10,6 +10,7 @@ import pytest
 from healthmw.exceptions import MissingExtraError
 from healthmw.probes import probe_from_dsn
 from tests.plugins import install
+from tests.programs import run_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +138,18 @@ def test_a_wrong_timeout() -> None:
         ("grpc://host:1", ["grpc"], r"GRPCProbe.*healthmw\[grpc\]"),
         ("http://host", ["httpx2"], r"HTTPProbe.*healthmw\[httpx2\]"),
         ("sqlite://", ["sqlalchemy"], r"^sqlite://.*healthmw\[sqlalchemy\]"),
+        ("postgresql://host", ["sqlalchemy"], r"^postgresql:// needs.*healthmw\[postgresql\]"),
+        ("mysql+pymysql://host", ["sqlalchemy"], r"^mysql\+pymysql:// .*healthmw\[mysql\]"),
+        (
+            "postgresql+asyncpg://host",
+            ["sqlalchemy"],
+            r"^postgresql\+asyncpg:// needs.*healthmw\[sqlalchemy\]",
+        ),
+        (
+            "postgresql+asyncpg://host",
+            ["sqlalchemy.ext.asyncio"],  # as without greenlet
+            r"^postgresql\+asyncpg:// needs.*healthmw\[sqlalchemy\]",
+        ),
         (
             "postgresql://host",
             ["psycopg", "psycopg2", "asyncpg"],
@@ -166,6 +179,15 @@ def test_a_missing_driver_is_an_error_that_names_the_extra(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=said):
         probe_from_dsn(url)
+
+
+def test_a_sync_driver_does_without_greenlet() -> None:
+    said = run_program("""
+        sys.modules["greenlet"] = None
+        from healthmw.probes import probe_from_dsn
+        print(probe_from_dsn("sqlite://")()["latency_seconds"] >= 0)
+    """)
+    assert said == "True\n"
 
 
 def test_without_the_first_driver_the_next_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ def test_reprs() -> None:
 
 @pytest.mark.parametrize(
     ("target", "module", "extra"),
-    [(URL, "sqlalchemy", "sqlalchemy"), ("redis://cache", "redis", "redis")],
+    [(URL, "sqlalchemy", "postgresql"), ("redis://cache", "redis", "redis")],
 )
 def test_a_missing_driver_is_an_error_that_names_the_extra(
     target: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
