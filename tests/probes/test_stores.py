@@ -331,8 +331,8 @@ def test_a_bucket_is_asked_for_as_the_apps_requests_are_signed(
 def test_a_bucket_is_asked_for_where_the_app_asks(
     region: str, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(address: tuple[str, int], *_: object) -> None:
-        asked.append(address[0])
+    def refuse(host: str, *_: object, **__: object) -> None:
+        asked.append(host)
         raise ConnectionRefusedError
 
     def answer(request: Any, **_: object) -> Any:
@@ -345,7 +345,7 @@ def test_a_bucket_is_asked_for_where_the_app_asks(
     )
     client.meta.events.register("before-send.s3", answer)
     client.head_bucket(**BUCKET)
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert "efused" in fails(run, S3Probe("shop", client=client))
     assert asked == [asked[0], asked[0]]
     client.close()
