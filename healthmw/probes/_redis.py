@@ -15,6 +15,7 @@ from healthmw._driver import (
     require_asyncio,
     time_limit,
 )
+from healthmw._options import number
 from healthmw._probe import Degraded
 from healthmw._redis_clients import OwnClients, origin_of
 from healthmw.exceptions import MissingExtraError, ProbeTimeoutError
@@ -105,9 +106,9 @@ class RedisProbe:
             raise ValueError("mode='roundtrip' writes, which a role='replica' does not allow")
         if role is not None and origin.nodes:
             raise ValueError("role is for a single server: of a cluster, all primaries are asked")
-        if max_memory is not None and not 0 < max_memory <= 1:
+        if max_memory is not None and not 0 < number("max_memory", max_memory) <= 1:
             raise ValueError(f"max_memory must be a share above 0, up to 1, not {max_memory!r}")
-        if max_evictions is not None and not max_evictions >= 0:
+        if max_evictions is not None and not number("max_evictions", max_evictions) >= 0:
             raise ValueError(f"max_evictions must be a number from 0, not {max_evictions!r}")
         self.is_async: bool = origin.is_async
         self._origin = origin

@@ -198,6 +198,8 @@ def test_bad_urls_are_refused_without_being_quoted(target: str) -> None:
         ({"mode": "pong"}, "mode must be 'ping' or 'roundtrip', not 'pong'"),
         ({"role": "master"}, "role must be 'primary' or 'replica', not 'master'"),
         ({"role": "replica", "mode": "roundtrip"}, "mode='roundtrip' writes"),
+        ({"max_memory": "0.9"}, "max_memory must be a number, not str"),
+        ({"max_evictions": "1"}, "max_evictions must be a number, not str"),
         ({"max_memory": 90}, "max_memory must be a share above 0, up to 1, not 90"),
         ({"max_evictions": -1}, "max_evictions must be a number from 0, not -1"),
         ({"timeout": -1}, "timeout=.* must be"),
