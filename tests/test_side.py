@@ -224,6 +224,7 @@ def test_a_unix_socket(health: Health, tmp_path: Path) -> None:
         left_behind.bind(str(file))
     with health.serve(unix_socket=str(file)):
         assert get(Unix(file)) == OKAY
+        file.unlink()  # who closes has nothing to take away, then
     file.write_text("precious")
     with pytest.raises(OSError, match="in use"):
         health.serve(unix_socket=file)
