@@ -1174,7 +1174,7 @@ async def test_a_breakers_listener_runs_under_no_lock() -> None:
 
 
 async def test_a_listener_that_hangs_keeps_no_open_circuit_from_being_seen() -> None:
-    breaker = CircuitBreaker(consecutive_failures=1)
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=PATIENCE)
     released = threading.Event()
     breaker.subscribe(lambda _event: released.wait(PATIENCE))
     apps = [Health(max_age=PATIENCE), Health(max_age=PATIENCE)]
