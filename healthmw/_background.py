@@ -18,10 +18,10 @@ from healthmw._model import Status
 from healthmw._native import RLock, get_ident
 from healthmw._portal import PORTAL, load_anyio
 from healthmw._runner import Run
-from healthmw._scrub import tell_uncaught
+from healthmw._scrub import outlived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from healthmw._check import Check
     from healthmw._loop_protocol import Loop
@@ -38,15 +38,6 @@ _INDECISIVE_PAUSE = 1.0
 """The pause after a trial that was none: the probe is stuck, or raised what the breaker ignores."""
 
 _TO_BE_TRIED = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})
-
-
-@contextlib.contextmanager
-def _outlived() -> Iterator[None]:
-    """Tell what a round breaks down with (a log of the user's, for one): the next one comes."""
-    try:
-        yield
-    except Exception as exc:  # noqa: BLE001 - nobody waits for it to be told
-        tell_uncaught(exc)
 
 
 class _Work:
@@ -170,7 +161,7 @@ class Background:
     async def _refresh(self, runner: Runner, interval: float, work: _Work) -> None:
         try:
             while True:
-                with _outlived():
+                with outlived():  # whatever a round breaks down with: the next one comes
                     while rest := runner.rest:  # noqa: ASYNC110 - a clock is no event
                         await anyio.sleep(rest)
                     await self._run_once(runner, work.loop)
@@ -185,7 +176,7 @@ class Background:
             while pause is not None:
                 await anyio.sleep(pause)
                 pause = _INDECISIVE_PAUSE
-                with _outlived():
+                with outlived():
                     pause = await self._try_if_due(runner, work.loop)
         except GeneratorExit:  # dropped with its loop; this may be anywhere, under any lock
             self._leaves(self._recovering, runner, work)

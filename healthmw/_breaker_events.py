@@ -8,7 +8,7 @@ from weakref import WeakMethod
 
 from healthmw._in_order import InOrder
 from healthmw._native import Lock
-from healthmw._scrub import log_exception, tell_uncaught
+from healthmw._scrub import log_exception, outlived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +88,6 @@ class Events(InOrder["BreakerEvent"]):
             except (KeyboardInterrupt, SystemExit):  # of a signal's handler, in the midst of it
                 raise
             except BaseException as exc:  # noqa: BLE001 - a listener's failure is its own alone
-                # With the exception that the event is due to, which comes from a driver.
-                try:
+                with outlived():
+                    # With the exception that the event is due to, which comes from a driver.
                     log_exception(_logger, exc, "a listener raised on %r", event)
-                except Exception as broken:  # noqa: BLE001 - and so is a log's
-                    tell_uncaught(broken)

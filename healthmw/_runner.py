@@ -19,7 +19,7 @@ from healthmw._loop_protocol import LATE
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import Lock
 from healthmw._probe import probing, read_outcome
-from healthmw._scrub import scrub, tell_uncaught
+from healthmw._scrub import outlived, scrub
 from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
 from healthmw._told import kept, told
@@ -527,10 +527,8 @@ class Runner:
             self._news.waiting.append((old, new, failure))
 
     def _tell(self, news: tuple[Result, Result, str]) -> None:
-        try:
+        with outlived():  # a broken log is no affair of who waits for the result
             self._on_change(self.check, *news)
-        except Exception as exc:  # noqa: BLE001 - a broken log is no affair of who waits for the result
-            tell_uncaught(exc)
 
     def _warn_if_blocking(self, run: Run) -> None:
         if run.steps.longest > _BLOCKING and not self._warned:
