@@ -22,8 +22,9 @@ from confluent_kafka.admin import AdminClient
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
+from nats.errors import ConnectionClosedError
 
-from healthmw.exceptions import ProbeFailedError
+from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes import (
     AMQPProbe,
     CeleryProbe,
@@ -179,6 +180,17 @@ def test_a_connection_to_redis_that_died_unseen_is_replaced(kind: str, run: Runn
         assert "reset" in str(fails(run, probe))  # there is no second try of a new one
 
 
+def test_runs_at_once_that_ask_one_redis_fail_together_in_time(run: Runner) -> None:
+    with FakeServer(silent) as server:
+        probe = KINDS["rq"](server.port)
+        started = time.monotonic()
+        failed = run.together(probe, 5, return_exceptions=True)
+        assert time.monotonic() - started < 10
+        assert {type(one) for one in failed} == {ProbeTimeoutError}
+        assert server.accepted < 5
+        run.close_probe(probe)
+
+
 @pytest.mark.parametrize("kind", ON_EMPTY_REDIS)
 def test_after_a_failure_a_new_connection_may_find_the_redis_that_has_taken_over(
     kind: str, run: Runner
@@ -213,12 +225,16 @@ def test_nats_py_that_sends_a_ping_by_another_name() -> None:
             return super().__getattribute__(name)
 
         async def flush(self, timeout: int = 10) -> None:
+            if self.flushed:
+                raise ConnectionClosedError
             self.flushed = True
 
     async def main() -> None:
         client = Renamed()
         await NATSProbe(client)()
         assert client.flushed
+        with pytest.raises(ProbeFailedError, match="ConnectionClosedError"):
+            await NATSProbe(client)()
 
     asyncio.run(main())
 
