@@ -589,7 +589,7 @@ async def test_what_got_no_thread_in_its_time_is_not_stuck(monkeypatch: pytest.M
     busy, waiting = ScriptedProbe(is_async=False), ScriptedProbe(is_async=False)
     health = Health(max_age=0)
     health.add("busy", busy, timeout=PATIENCE)
-    health.add("waiting", waiting, timeout=0.05)
+    health.add("waiting", waiting, timeout=0.05, per_hour=1)
     busy.hang()
     reader = InThread(lambda: health.run_sync("busy"))
     await until(lambda: busy.running)
@@ -648,6 +648,31 @@ async def test_who_makes_a_trial_that_fails_is_not_told_the_verdict_of_before() 
         seen.append((str(breaker.state), str(result.status)))
         clock.advance(5)
     assert seen == [("closed", "okay")] * 2 + [("open", "failed")] * 4
+
+
+async def test_a_check_that_is_refused_says_why_its_circuit_is_open_and_nothing_else() -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=PATIENCE)
+    health = Health(max_age=0)
+    check = health.add("it", ScriptedProbe(Degraded("slow"), GONE), breaker=breaker)
+    assert (await soon(health.run())).results["it"].detail == "slow"
+    with contextlib.suppress(OSError), check.guard():
+        raise OSError("not the probe's own")
+    assert (await soon(health.run())).results["it"].detail == ""
+    breaker.reset()
+    for _ in range(2):
+        assert "gone" in (await soon(health.run())).results["it"].detail
+    await health.aclose()
+
+
+async def test_a_breaker_that_can_not_be_asked_fails_the_check_from_the_first_run_on() -> None:
+    def clock() -> float:
+        raise RuntimeError("no time")
+
+    breaker = CircuitBreaker(window_calls=10, slow_call_duration=1, clock=clock)
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(), breaker=breaker)
+    result = (await soon(health.run())).results["it"]
+    assert (result.reason, result.detail) == (Reason.FAILED, "RuntimeError: no time")
 
 
 async def test_one_of_several_trials_is_no_pass_yet() -> None:
