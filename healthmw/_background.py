@@ -111,20 +111,25 @@ class Background:
                     main = functools.partial(self._refresh, runner, interval)
                     self._spawn(self._refreshed, runner, home, main)
 
-    def recover(self, runner: Runner) -> None:
-        """See to it that the trial of `runner`'s breaker is made when it is due."""
+    def recover(self, runner: Runner, *, aside: bool = False) -> None:
+        """See to it that the trial of `runner`'s breaker is made when it is due.
+
+        The loop of a caller who is `aside` is about to end.
+        """
+        if self._is_recovered(runner):
+            return  # without a lock: while a trial is due, each call that is refused comes here
         with self._lock:
-            known = self._recovering.get(runner)
-            if self._stopped or (known is not None and known.loop.alive):
+            if self._stopped or self._is_recovered(runner):
                 return
             home = self._home
-            if home is None or not home.alive:
-                home = current_loop() or PORTAL.loop()
-            self._recover_on(home, runner)
+            if home is None or not home.alive or (aside and home.thread == get_ident()):
+                home = (None if aside else current_loop()) or PORTAL.loop()
+            main = functools.partial(self._try_again, runner)
+            self._spawn(self._recovering, runner, home, main)
 
-    def _recover_on(self, loop: Loop, runner: Runner) -> None:
-        main = functools.partial(self._try_again, runner)
-        self._spawn(self._recovering, runner, loop, main)
+    def _is_recovered(self, runner: Runner) -> bool:
+        work = self._recovering.get(runner)
+        return work is not None and work.loop.alive
 
     @staticmethod
     def _spawn(
@@ -184,7 +189,7 @@ class Background:
         except BaseException:  # cancelled: its loop was that of one call, and not the app's
             if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):
                 with contextlib.suppress(OSError, RuntimeError, MemoryError):  # no thread to be had
-                    self._recover_on(PORTAL.loop(), runner)
+                    self.recover(runner, aside=True)
             raise
         if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):
             self.recover(runner)  # opened again before we had said that we leave
@@ -227,7 +232,8 @@ def _is_to_be_tried(runner: Runner) -> bool:
 
 
 def _is_in_doubt(check: Check) -> bool:
-    return check.interval is None and check.latest.status is Status.FAILED
+    is_known = check.interval is not None or check.latest.status is not Status.FAILED
+    return not is_known and not check.refusing
 
 
 def _cancel(cancels: Iterable[Callable[[], None]]) -> None:

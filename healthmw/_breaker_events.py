@@ -85,9 +85,7 @@ class Events(InOrder["BreakerEvent"]):
                 continue
             try:
                 listener(event)
-            except (KeyboardInterrupt, SystemExit):  # of a signal's handler, in the midst of it
-                raise
-            except BaseException as exc:  # noqa: BLE001 - a listener's failure is its own alone
+            except Exception as exc:  # noqa: BLE001 - a listener's failure is nobody's but its own
                 with outlived():
                     # With the exception that the event is due to, which comes from a driver.
                     log_exception(_logger, exc, "a listener raised on %r", event)

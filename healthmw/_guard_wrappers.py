@@ -168,6 +168,7 @@ def wrap_async_generator_function(
         if call is not None:
             began = False
             limit = _Limit(gate.name, timeout)
+            inner = None
             try:
                 inner = function(*args, **kwargs)
                 item = await limit.hold(anext(inner))
@@ -221,9 +222,9 @@ class _Limit:
             raise self._expire(self._timeout)
         return result
 
-    async def close(self, generator: AsyncGenerator[Any, Any]) -> None:
+    async def close(self, generator: AsyncGenerator[Any, Any] | None) -> None:
         """Close `generator` if it had been cut short, for it may have an item all the same."""
-        if self.expired:
+        if self.expired and generator is not None:
             await self.hold(generator.aclose())
 
     def _expire(self, timeout: float) -> TimeoutError:

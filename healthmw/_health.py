@@ -443,7 +443,10 @@ class Health:
         return server
 
     async def aclose(self) -> None:
-        """Stop what runs in the background and give back what the probes opened."""
+        """Stop what runs in the background and give back what the probes opened.
+
+        A circuit that is open, or opens later, is tried when it is started again, or asked.
+        """
         side_servers, self._side_servers = self._side_servers, []
         for server in side_servers:
             server.close()

@@ -17,7 +17,7 @@ from healthmw._history import Recorder
 from healthmw._in_order import InOrder
 from healthmw._loop_protocol import LATE
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
-from healthmw._native import Lock
+from healthmw._native import RLock
 from healthmw._probe import probing, read_outcome
 from healthmw._scrub import outlived, scrub
 from healthmw._steps import Steps, stepwise
@@ -120,7 +120,7 @@ class Runner:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # a signal's handler may overrule the breaker in the midst of it
         self._run: Run | None = None
         self._began = -math.inf
         self._ended = -math.inf
@@ -183,11 +183,12 @@ class Runner:
         """Return what an open breaker answers in place of the probe."""
         check = self.check
         latest, wait = check.latest, check.retry_after
+        passed = latest.raw <= Status.DEGRADED  # then its detail is not why the circuit is open
         return replace(
             latest,
             status=Status.FAILED,
             reason=Reason.CIRCUIT_OPEN,
-            detail="" if latest.ok else latest.detail,  # it was no reason to open the circuit
+            detail="" if passed else latest.detail,
             measurements=NOTHING_MEASURED,
             retry_after=None if wait is None else max(wait, self.rest),
         )
@@ -209,7 +210,7 @@ class Runner:
         under_way = self._run
         if under_way is not None and under_way.result is None and not under_way.lost:
             return under_way
-        ours = Run(self.check.name, self.check.timeout, self.expire)
+        ours = Run(self.check.name, self.check.timeout, self._overdue)
         found = self._join(ours, seen)
         if found is ours:
             self._start(ours, loop)
@@ -241,8 +242,8 @@ class Runner:
             if breaker is not None:
                 run.permit = breaker.try_acquire(trial=True)
                 if run.permit is None:
-                    run.claim()
                     self._landed(run)
+                    run.claim()
                     run.settle(self.refused())
                     return
                 run.permit._of_probe = True  # noqa: SLF001 - the same house
@@ -272,8 +273,8 @@ class Runner:
 
     def _spawn(self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]]) -> None:
         run.loop = loop
-        now = time.monotonic()
-        run.cancel = loop.spawn(functools.partial(self._attempt, run, loop, call, now))
+        left = run.expires - time.monotonic()
+        run.cancel = loop.spawn(functools.partial(self._attempt, run, loop, call, left))
 
     def _attempt_in_thread(self, run: Run, loop: Callable[[], Loop]) -> None:
         try:
@@ -296,10 +297,11 @@ class Runner:
             self.expire(run)
 
     async def _attempt(
-        self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]], spawned: float
+        self, run: Run, loop: Loop, call: Callable[[], Awaitable[Any]], left: float
     ) -> None:
         expire = functools.partial(self.expire, run)
-        run.expires += time.monotonic() - spawned  # what kept it from beginning is not its fault
+        # What kept it from beginning is no fault of its own: it had so much time `left`.
+        run.expires = max(run.expires, time.monotonic() + left)
         remaining = max(run.expires - time.monotonic(), 0.0)
         value = None  # where the time limit has ended the call, nobody asks for more
         probing.set(run.permit)
@@ -322,15 +324,7 @@ class Runner:
             self._warn_if_blocking(run)
 
     def expire(self, run: Run) -> None:
-        """Call `run` overdue. It may still come back; until then no other is begun.
-
-        Where another probe blocks its loop, it is given as much time again, once.
-        """
-        if run.loop is not None and not run.held_up_by and not run.claimed:
-            run.held_up_by = run.steps.held_up(run.loop.thread, LATE)
-            if run.held_up_by:
-                run.extend(self.check.timeout)
-                return
+        """Call `run` overdue. It may still come back; until then no other is begun."""
         if run.claim():
             blocked = run.steps.longest
             detail = f"not back within {self.check.timeout:g} s"
@@ -346,6 +340,18 @@ class Runner:
         if run.job is not None and THREADS.abandon(run.job):
             self._next = -math.inf  # the probe has not run
             self._landed(run)
+
+    def _overdue(self, run: Run) -> None:
+        """Do so for a reader, unless another probe blocks its loop: then it has more time, once."""
+        if time.monotonic() < run.expires:
+            return  # another reader has seen to it
+        if run.loop is not None and not run.held_up_by:
+            held_up_by = run.steps.held_up(run.loop.thread, LATE)
+            if held_up_by:
+                run.extend(self.check.timeout)
+                run.held_up_by = held_up_by
+                return
+        self.expire(run)
 
     def cancel(self) -> None:
         """Cancel the run under way, if it is one that can be cancelled."""
@@ -459,6 +465,8 @@ class Runner:
             if landed:
                 self._landed(run)
             run.settle(self._unknown() if result is None else result)
+        if not landed:
+            self.review()  # of what came in the meantime
 
     def _record(
         self,
@@ -518,13 +526,18 @@ class Runner:
 
     def _note(self, now: float, failure: str = "") -> None:
         """Note the verdict, if it is another than was told last. Under the lock."""
-        old, new = self._told, self.check.latest
-        if new.status is not Status.FAILED and self.check.refusing:
-            new = replace(self.refused(), when=datetime.now(UTC))
-        if new.status is not old.status:
-            self._told = new
+        # Once more, for in the midst of it the circuit may have changed and been told.
+        while (new := self._shown()).status is not self._told.status:
+            old, self._told = self._told, new
             self.recorder.change(old, new, now)
-            self._news.waiting.append((old, new, failure))
+            self._news.waiting.append((old, new, failure if new is self.check.latest else ""))
+
+    def _shown(self) -> Result:
+        """Return the verdict as it is to be told; while nothing is known, what was told last."""
+        latest = self.check.latest
+        if latest.status is not Status.FAILED and self.check.refusing:
+            return replace(self.refused(), when=datetime.now(UTC))
+        return self._told if latest.reason is Reason.NEVER_RUN else latest
 
     def _tell(self, news: tuple[Result, Result, str]) -> None:
         with outlived():  # a broken log is no affair of who waits for the result

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from healthmw._loop import current_loop
+from healthmw._loop_protocol import LoopGoneError
 from healthmw._model import Reason
 from healthmw._native import in_main_thread
 from healthmw.render import text
@@ -61,7 +62,7 @@ async def wait_until_started(health: Health, timeout: float) -> None:
     raise NotStartedError(f"not ready to start after {timeout:g} s: {fault}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ended_by_signals(scope: anyio.CancelScope) -> Iterator[list[signal.Signals]]:
     """Cancel `scope` on SIGTERM and SIGINT, beside what their handlers do; yield those that came.
 
@@ -75,7 +76,8 @@ def _ended_by_signals(scope: anyio.CancelScope) -> Iterator[list[signal.Signals]
 
     def on_signal(number: int, frame: Any) -> None:
         heard.append(signal.Signals(number))
-        loop.call_soon(scope.cancel)
+        with contextlib.suppress(LoopGoneError):  # who has put a handler before ours keeps it there
+            loop.call_soon(scope.cancel)
         before[number](number, frame)
 
     if in_main_thread() and "gunicorn.arbiter" not in sys.modules:

@@ -35,8 +35,8 @@ class TrioLoop:
     def alive(self) -> bool:
         """Whether the loop runs."""
         try:
-            self.call_soon(int)
-        except LoopGoneError:
+            self._token.run_sync_soon(int, idempotent=True)  # however often it is asked
+        except trio.RunFinishedError:
             return False
         return True
 

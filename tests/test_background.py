@@ -659,6 +659,21 @@ async def test_a_circuit_that_has_closed_leaves_no_check_in_doubt() -> None:
 
 
 @anyio_too
+async def test_a_check_in_doubt_is_left_alone_while_its_breaker_is_forced_open() -> None:
+    probe = ScriptedProbe(GONE, GONE, None)
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=0.02, jitter=0)
+    health = Health(max_age=0.1)
+    check = health.add("payments", probe, breaker=breaker, success_threshold=100)
+    for _ in range(2):
+        await soon(health.run(fresh=True))
+    await until(lambda: breaker.available)
+    breaker.force_open()
+    await until(lambda: not health._background._recovering)  # white-box: it has gone home
+    assert not check.available
+    await health.aclose()
+
+
+@anyio_too
 async def test_a_circuit_that_was_closed_by_hand_has_no_failing_check_run_on_and_on() -> None:
     probe = ScriptedProbe(GONE)
     breaker = CircuitBreaker(consecutive_failures=2, open_for=0.05)

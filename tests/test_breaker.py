@@ -16,7 +16,6 @@ import trio
 
 from healthmw import CircuitBreaker
 from healthmw._breaker_state import BreakerEvent, BreakerState, Outcome
-from healthmw._guard import Guard
 from healthmw._window import TimeWindow
 from tests.breaker_kit import (
     CLOSED,
@@ -984,28 +983,6 @@ def test_a_listener_that_raises_is_logged_and_hurts_nobody(
     assert breaker.state is OPEN
     assert len(events) == 1
     assert [record.name for record in caplog.records] == ["healthmw"]
-    assert "in the listener" in caplog.text
-
-
-@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit])
-def test_what_ends_a_listener_is_not_raised_in_place_of_the_calls_own(
-    clock: Clock, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
-) -> None:
-    def broken(_: BreakerEvent) -> None:
-        raise raised("in the listener")
-
-    breaker = make_breaker(clock, consecutive_failures=1)
-    events: list[BreakerEvent] = []
-    breaker.subscribe(broken)
-    breaker.subscribe(events.append)
-
-    @Guard(name="payments", breaker=breaker)
-    def call() -> None:
-        raise ConnectionError("down")
-
-    with pytest.raises(ConnectionError):
-        call()
-    assert (breaker.state, len(events)) == (OPEN, 1)
     assert "in the listener" in caplog.text
 
 

@@ -1862,3 +1862,13 @@ def test_a_time_limit_without_an_event_loop_takes_no_place() -> None:
     with pytest.raises(Exception, match="event loop"):
         call().send(None)
     assert asyncio.run(call()) == "well"
+
+
+@pytest.mark.anyio
+async def test_an_async_generator_function_that_is_called_wrongly_says_so() -> None:
+    @Guard(name="stock")
+    async def items(number: int) -> AsyncIterator[int]:
+        yield number
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        _ = [item async for item in items()]  # type: ignore[call-arg]

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import threading
+import time
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,43 @@ def test_a_circuit_that_opens_is_a_change_and_its_trials_are_none() -> None:
     ]
     changes = health.history("database").changes
     assert [(change.old, change.new) for change in changes] == [(OKAY, FAILED), (FAILED, OKAY)]
+    asyncio.run(health.aclose())
+
+
+def test_what_is_overruled_before_anything_is_known_comes_back_with_the_first_result() -> None:
+    breaker, heard = CircuitBreaker(), Heard()
+    health = Health(max_age=0)
+    health.add("database", ScriptedProbe(), breaker=breaker)
+    health.subscribe(heard)
+    breaker.force_open()
+    breaker.reset()
+    runs(health, 1)
+    until_sync(lambda: len(heard) == 2)
+    assert [(e.old, e.new) for e in heard] == [(UNKNOWN, FAILED), (FAILED, OKAY)]
+
+
+def test_an_operator_may_overrule_the_breaker_at_any_moment() -> None:
+    # By a signal's handler, say; in its place, the clock that is asked as the verdict is noted.
+    overruled = False
+
+    def clock() -> float:
+        nonlocal overruled
+        if not overruled and any(frame.name == "_note" for frame in traceback.extract_stack()):
+            overruled = True
+            breaker.reset()
+        return time.monotonic()
+
+    breaker = CircuitBreaker(
+        consecutive_failures=1, half_open_calls=2, open_for=0.01, jitter=0, clock=clock
+    )
+    health, heard = Health(max_age=0), Heard()
+    check = health.add("database", ScriptedProbe(BROKEN, None), breaker=breaker)
+    health.subscribe(heard)
+    runs(health, 1)
+    until_sync(lambda: overruled)
+    until_sync(lambda: check.available)
+    InThread(lambda: runs(health, 1)).result()
+    until_sync(lambda: bool(heard) and heard[-1].new is OKAY)
     asyncio.run(health.aclose())
 
 

@@ -532,17 +532,35 @@ async def test_an_innocent_check_passes_in_whatever_order_they_begin(
     order: tuple[str, str], in_thread: bool
 ) -> None:
     async def blocks() -> None:
-        block(0.8)
+        block(1.2)
 
     async def innocent() -> None:
         await anyio.sleep(0.05)
 
     health = Health(max_age=0)
     for name in order:
-        health.add(name, {"blocks": blocks, "innocent": innocent}[name], timeout=0.4)
+        health.add(name, {"blocks": blocks, "innocent": innocent}[name], timeout=0.8)
     report = health.run_sync() if in_thread else await soon(health.run())
     assert report.results["blocks"].reason is Reason.TIMEOUT
     assert report.results["innocent"].reason is Reason.OKAY
+
+
+def test_a_check_that_was_held_up_has_its_timeout_and_not_twice_that() -> None:
+    probe = ScriptedProbe()
+    probe.hang()
+
+    async def blocks() -> None:
+        block(1.5)
+
+    health = Health(max_age=0, deadline=PATIENCE)
+    health.add("blocks", blocks, timeout=1)
+    health.add("hangs", probe, timeout=1)
+    try:
+        result = health.run_sync().results["hangs"]
+    finally:
+        probe.release()
+    assert result.reason is Reason.TIMEOUT
+    assert result.duration < 3.25  # a second and a half until it could begin, and its own second
 
 
 def test_who_waits_in_vain_for_another_to_let_go_of_the_loop_names_it() -> None:
@@ -662,6 +680,26 @@ async def test_a_check_that_is_refused_says_why_its_circuit_is_open_and_nothing_
     for _ in range(2):
         assert "gone" in (await soon(health.run())).results["it"].detail
     await health.aclose()
+
+
+async def test_nor_does_a_threshold_hide_why_its_circuit_is_open() -> None:
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=PATIENCE)
+    health = Health(max_age=0)
+    health.add("it", ScriptedProbe(None, GONE), breaker=breaker, failure_threshold=5)
+    for _ in range(4):
+        result = (await soon(health.run())).results["it"]
+    assert (result.reason, "gone" in result.detail) == (Reason.CIRCUIT_OPEN, True)
+    await health.aclose()
+
+
+async def test_a_breaker_that_breaks_down_after_the_call_fails_the_check_at_once() -> None:
+    times = [0.0]  # and none for the end
+
+    breaker = CircuitBreaker(window_calls=10, slow_call_duration=1, clock=times.pop)
+    health = Health(max_age=0, deadline=PATIENCE)
+    health.add("it", ScriptedProbe(), breaker=breaker, timeout=PATIENCE)
+    result = (await soon(health.run())).results["it"]
+    assert (result.reason, result.detail) == (Reason.FAILED, "IndexError")
 
 
 async def test_a_breaker_that_can_not_be_asked_fails_the_check_from_the_first_run_on() -> None:
