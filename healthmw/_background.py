@@ -139,11 +139,7 @@ class Background:
         main: Callable[[_Work], Coroutine[Any, Any, None]],
     ) -> None:
         work = works[runner] = _Work(loop)
-        try:
-            work.cancel = loop.spawn(functools.partial(main, work))
-        except BaseException:
-            del works[runner]
-            raise
+        work.cancel = loop.spawn(functools.partial(main, work))
 
     def _leaves(self, works: dict[Runner, _Work], runner: Runner, work: _Work) -> bool:
         """Take `work` out of `works`. Return False if it was ended, or another is in its place."""
@@ -183,8 +179,7 @@ class Background:
                 pause = _INDECISIVE_PAUSE
                 with outlived():
                     pause = await self._try_if_due(runner, work.loop)
-        except GeneratorExit:  # dropped with its loop; this may be anywhere, under any lock
-            self._leaves(self._recovering, runner, work)
+        except GeneratorExit:  # dropped with its loop: this may be anywhere, under any lock
             raise
         except BaseException:  # cancelled: its loop was that of one call, and not the app's
             if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):

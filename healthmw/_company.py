@@ -71,19 +71,25 @@ class Company:
     def _leaves(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not self._tasks and not self._dispersed.done():
-            self._by_loop.pop(self._loop, None)
+            self._give_way()
             self._dispersed.set_result(None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):  # nobody waits for it to be told
             tell_uncaught(error)
 
+    def _give_way(self) -> None:
+        """Let the next task have a company of its own, unless it has one already."""
+        if self._by_loop.get(self._loop) is self:
+            del self._by_loop[self._loop]
+
     async def _stand(self) -> None:
         try:
             await self._dispersed
         except asyncio.CancelledError:
-            self._by_loop.pop(self._loop, None)
+            self._give_way()
             for task in self._tasks:
-                task.cancel()
+                # Not at once: one that never made its first step would tell nobody of its end.
+                self._loop.call_soon(task.cancel)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_LAST_GRACE)
             raise

@@ -255,16 +255,20 @@ def test_what_was_cancelled_with_all_the_tasks_of_a_loop_begins_again() -> None:
     health = Health()
     health.add("it", probe, interval=0.01)
 
+    async def runs_again() -> None:
+        calls = probe.calls
+        health.start()  # as the next request has it
+        await until(lambda: probe.calls > calls + 1)
+
     async def main() -> None:
         async with health:
-            await until(lambda: probe.calls)
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.wait(others)
-            calls = probe.calls
-            health.start()  # as the next request has it
-            await until(lambda: probe.calls > calls + 1)
+            for number in range(40):  # at any moment, also as a run is about to begin
+                await runs_again()
+                await asyncio.sleep(0.0003 * number)
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                await asyncio.wait(others)
 
     asyncio.run(main())
 
