@@ -10,6 +10,7 @@ import gc
 import sys
 import threading
 import time
+import traceback
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from healthmw import (
     DependencyUnavailable,
     Health,
     Reason,
+    Report,
     Result,
     Status,
 )
@@ -627,6 +629,29 @@ async def test_a_probe_that_raises_after_its_time_is_not_stuck_for_ever(is_async
     assert (await soon(health.run())).results["it"].reason is Reason.TIMEOUT
     probe.release()
     await until(lambda: health.run_sync().results["it"].reason is Reason.FAILED)
+
+
+async def test_two_that_call_a_run_stuck_in_the_same_moment_say_it_once() -> None:
+    others: list[Report] = []
+    watched = False
+
+    def clock() -> float:
+        nonlocal watched
+        if watched and any(frame.name == "_join" for frame in traceback.extract_stack()):
+            watched = False
+            others.append(health.run_sync())
+        return time.monotonic()
+
+    probe = ScriptedProbe(is_async=False)
+    health = Health(max_age=0, clock=clock)
+    health.add("it", probe, timeout=0.05)
+    probe.hang()
+    await until(lambda: health.run_sync().results["it"].reason is Reason.STUCK)
+    watched = True
+    report = await soon(health.run())
+    probe.release()
+    assert report.results["it"].reason is Reason.STUCK
+    assert report.results["it"] is others[0].results["it"]
 
 
 async def test_a_judge_that_is_interrupted_keeps_nobody_waiting() -> None:
