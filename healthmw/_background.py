@@ -122,7 +122,7 @@ class Background:
             if self._stopped or self._is_recovered(runner):
                 return
             home = self._home
-            if home is None or not home.alive or (aside and home.thread == get_ident()):
+            if home is None or not home.alive or home.thread == get_ident():
                 home = (None if aside else current_loop()) or PORTAL.loop()
             main = functools.partial(self._try_again, runner)
             self._spawn(self._recovering, runner, home, main)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from trio.testing import MockClock
 
 from healthmw import CircuitBreaker, Health, Reason, Status, _closing
@@ -598,6 +600,66 @@ def test_trials_outlive_the_loop_of_the_call_that_opened_the_breaker(backend: st
     until_sync(lambda: check.available)
     assert probe.calls == 1
     asyncio.run(health.aclose())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_trials_outlive_the_loop_of_the_app_where_nobody_closes_the_health(backend: str) -> None:
+    probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=0.05)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+
+    async def main() -> None:
+        health.start()
+        with contextlib.suppress(ConnectionError), check.guard():
+            raise GONE
+
+    anyio.run(main, backend=backend)
+    until_sync(lambda: check.available)
+    assert probe.calls == 1
+    asyncio.run(health.aclose())
+
+
+@anyio_too
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_trial_is_made_on_the_loop_that_the_call_failed_on(started: bool) -> None:
+    threads = set()
+
+    async def probe() -> None:
+        threads.add(threading.get_ident())
+
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.02)
+    health = Health()
+    check = health.add("payments", probe, breaker=breaker)
+    if started:
+        health.start()
+    with contextlib.suppress(ConnectionError), check.guard():
+        raise GONE
+    await until(lambda: check.available)
+    assert threads == {threading.get_ident()}
+    await health.aclose()
+
+
+def test_a_crowd_that_is_refused_has_one_trial_made() -> None:
+    async def main() -> None:
+        probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=0.02)
+        health = Health()
+        check = health.add("payments", probe, breaker=breaker, timeout=PATIENCE)
+
+        @check.guard(fallback="later")
+        def charge() -> str:
+            raise GONE
+
+        probe.hang()
+        assert charge() == "later"
+        await until(lambda: probe.running)
+        before = trio.lowlevel.current_statistics().tasks_living
+        assert {charge() for _ in range(50)} == {"later"}
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living <= before
+        probe.release()
+        await health.aclose()
+
+    trio.run(main)
 
 
 def test_a_call_that_is_refused_sees_to_the_trial_that_a_closed_loop_has_left() -> None:
