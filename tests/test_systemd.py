@@ -161,9 +161,8 @@ async def test_from_the_lifespan_probes_run_on_the_apps_loop(systemd: Systemd) -
     assert loops[0] is asyncio.get_running_loop()
 
 
-def test_a_round_that_fails_is_logged_and_the_next_one_comes(
-    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> Health:
+    """Return a health whose first round fails; the next one comes soon."""
     monkeypatch.setattr("healthmw.systemd._ROUND", 0.05)
     health = Health()
     health.add("database", ScriptedProbe())
@@ -175,6 +174,13 @@ def test_a_round_that_fails_is_logged_and_the_next_one_comes(
         return run(group)
 
     monkeypatch.setattr(health, "run_sync", fails_once)
+    return health
+
+
+def test_a_round_that_fails_is_logged_and_the_next_one_comes(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    health = failing_once(monkeypatch)
     end = notify_systemd(health)
     until_ready(systemd)
     end()
@@ -184,17 +190,7 @@ def test_a_round_that_fails_is_logged_and_the_next_one_comes(
 def test_a_log_that_breaks_down_keeps_no_round_from_coming(
     systemd: Systemd, monkeypatch: pytest.MonkeyPatch, breakdowns: list[BaseException]
 ) -> None:
-    monkeypatch.setattr("healthmw.systemd._ROUND", 0.05)
-    health = Health()
-    health.add("database", ScriptedProbe())
-    run, failures = health.run_sync, [RuntimeError("can't start new thread")]
-
-    def fails_once(group: str) -> Report:
-        if failures:
-            raise failures.pop()
-        return run(group)
-
-    monkeypatch.setattr(health, "run_sync", fails_once)
+    health = failing_once(monkeypatch)
     with broken_log():
         end = notify_systemd(health)
         until_ready(systemd)
