@@ -1,4 +1,4 @@
-"""Django's probe of a database that a DSN names."""
+"""Databases of the tests as Django knows them, and its probe of one that a DSN names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from django.db import connections
 
 from healthmw.django.probes import DatabaseProbe
 from tests import django_project  # noqa: F401 - configures Django
+from tests.services.servers import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.services.servers import PostgreSQL
 
 
 def by_django(dsn: str, **options: Any) -> DatabaseProbe:
@@ -33,6 +36,19 @@ def by_django(dsn: str, **options: Any) -> DatabaseProbe:
         }
     )[alias]
     return DatabaseProbe(alias, **options)
+
+
+def settings_of(server: PostgreSQL, name: str) -> dict[str, Any]:
+    """Return Django's settings of a server's database; its connections go by `name`."""
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": server.user,
+        "PASSWORD": PASSWORD,
+        "HOST": "127.0.0.1",
+        "PORT": server.port,
+        "OPTIONS": {"application_name": name},
+    }
 
 
 @contextmanager

@@ -11,11 +11,13 @@ from django.db import connections
 from healthmw.django.probes import DatabaseProbe
 from tests import django_project  # noqa: F401 - configures Django
 from tests.probes.running import in_thread
-from tests.services.servers import PASSWORD, PostgreSQL
+from tests.services.sql_django import settings_of
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.services.servers import PostgreSQL
 
 NAME = "healthmw-kept"
 SETTINGS: list[dict[str, Any]] = [
@@ -29,16 +31,7 @@ SETTINGS: list[dict[str, Any]] = [
 def probe(request: pytest.FixtureRequest, postgresql: PostgreSQL) -> Iterator[DatabaseProbe]:
     """A probe of a database with such settings."""
     before = connections.settings
-    here: dict[str, Any] = {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
-        "USER": postgresql.user,
-        "PASSWORD": PASSWORD,
-        "HOST": "127.0.0.1",
-        "PORT": postgresql.port,
-        "OPTIONS": {"application_name": NAME},
-        **request.param,
-    }
+    here = settings_of(postgresql, NAME) | request.param
     connections.settings = connections.configure_settings({"default": {}, "shop": here})
     probe = DatabaseProbe("shop")
     yield probe

@@ -12,11 +12,13 @@ from django.db.backends.postgresql.features import DatabaseFeatures
 from healthmw import Health
 from healthmw.django.probes import DatabaseProbe, MigrationsProbe
 from tests import django_project  # noqa: F401 - configures Django
-from tests.services.servers import PASSWORD, PostgreSQL
+from tests.services.sql_django import settings_of
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.services.servers import PostgreSQL
 
 APP = "shop-of-the-tests"
 
@@ -27,15 +29,8 @@ def shop(postgresql: PostgreSQL) -> Iterator[Callable[..., None]]:
     before = connections.settings
 
     def make(**options: Any) -> None:
-        database = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": "postgres",
-            "USER": postgresql.user,
-            "PASSWORD": PASSWORD,
-            "HOST": "127.0.0.1",
-            "PORT": postgresql.port,
-            "OPTIONS": {"application_name": APP, **options},
-        }
+        database = settings_of(postgresql, APP)
+        database["OPTIONS"] |= options
         connections.settings = connections.configure_settings({"default": {}, "shop": database})
 
     yield make
