@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from healthmw._frozen import FrozenDict
 from healthmw._groups import RELEASE_ONLY
 from healthmw._listeners import instance_id
 from healthmw._view import Facts, Level, View, printable, reduced
@@ -33,7 +33,7 @@ def view(health: Health, report: Report, level: Level) -> View:
         level=level,
         at=datetime.now(UTC),
         about=health.about,
-        facts=MappingProxyType(facts),
+        facts=FrozenDict(facts),
         events_dropped=health.events_dropped if level is Level.FULL else None,
         checks=0 if level is Level.SUMMARY else len(report.results),
         instance=printable(instance_id(), _INSTANCE_SHOWN) if level is Level.FULL else "",

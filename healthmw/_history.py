@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from healthmw._frozen import FrozenDict
 from healthmw._model import Reason, Status
 from healthmw._native import Lock
 
@@ -53,7 +53,7 @@ class History:
     """Seconds since it became `status`; None if nothing is known yet."""
     runs: int = 0
     """How often the probe ran, in all."""
-    failures: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
+    failures: Mapping[Reason, int] = field(default_factory=FrozenDict)
     """Results that were no pass by themselves, in all, by reason."""
     recent: tuple[PastRun, ...] = ()
     """The last runs, up to 60."""
@@ -63,7 +63,7 @@ class History:
     """The last changes of the verdict, up to 20."""
     flaps: int = 0
     """Among those, how often in the last hour it went from passing to not passing or back."""
-    circuit: Mapping[BreakerState, int] = field(default_factory=lambda: MappingProxyType({}))
+    circuit: Mapping[BreakerState, int] = field(default_factory=FrozenDict)
     """How often the breaker entered each state, in all."""
 
 
@@ -119,10 +119,10 @@ class Recorder:
                 status=self._status,
                 unchanged=None if self._turned is None else max(now - self._turned, 0.0),
                 runs=self._runs,
-                failures=MappingProxyType(dict(self._failures)),
+                failures=FrozenDict(self._failures),
                 recent=tuple(self._recent),
                 changed=self._changed,
                 changes=tuple(change for _, change in self._changes),
                 flaps=flaps,
-                circuit=MappingProxyType(dict(self._circuit)),
+                circuit=FrozenDict(self._circuit),
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from healthmw._frozen import FrozenDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 Measurement = int | float | str
 """One observed value. Its name carries its unit as a suffix: `latency_seconds`, `used_bytes`."""
 
-NOTHING_MEASURED: Mapping[str, Measurement] = MappingProxyType({})
+NOTHING_MEASURED: Mapping[str, Measurement] = FrozenDict()
 
 
 class Status(StrEnum):
@@ -116,7 +117,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The results of one group (or of one check) and their aggregate."""
+    """The results of one group (or of one check) and their aggregate.
+
+    It can be pickled, and `dataclasses.asdict` makes plain data of it, for JSON with `default=str`.
+    """
 
     group: str
     """The group's name; for the report of one check, the check's name."""

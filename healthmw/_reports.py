@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from healthmw._crowd import Begun, Crowd
 from healthmw._flight import wait_for, wait_for_sync
+from healthmw._frozen import FrozenDict
 from healthmw._model import NOTHING_MEASURED, Reason, Report, Result, Status
 from healthmw._native import RLock
 from healthmw._runner import Run
@@ -289,7 +289,7 @@ class Reports:
             group=group,
             status=status,
             code=codes[status],
-            results=MappingProxyType(results),
+            results=FrozenDict(results),
             reason=reason,
             release=self._release,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from healthmw._frozen import FrozenDict
 from healthmw._model import NOTHING_MEASURED, Reason
 from healthmw._scrub import scrub, scrub_exception, scrub_traceback, scrub_value
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
@@ -22,7 +23,7 @@ def kept(measured: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
     """Return what was measured without secrets, and each of it as what any reader can show."""
     if not measured:
         return NOTHING_MEASURED
-    return {scrub(name): _kept_value(name, value) for name, value in measured.items()}
+    return FrozenDict({scrub(name): _kept_value(name, value) for name, value in measured.items()})
 
 
 def _kept_value(name: str, value: Measurement) -> Measurement:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from healthmw._frozen import FrozenDict
 from healthmw._model import Measurement, Report, Result
 from healthmw._options import WrongTypeError, text
 
@@ -45,7 +45,7 @@ class About:
     service: str | None = None
     version: str | None = None
     description: str = ""
-    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    links: Mapping[str, str] = field(default_factory=FrozenDict)
 
 
 def about(
@@ -68,7 +68,7 @@ def about(
         service=service,
         version=version,
         description=description,
-        links=MappingProxyType(dict(links)),
+        links=FrozenDict(links),
     )
 
 
@@ -93,7 +93,7 @@ class View:
     at: datetime
     """When it was made (aware, UTC)."""
     about: About = field(default_factory=About)
-    facts: Mapping[str, Facts] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, Facts] = field(default_factory=FrozenDict)
     """By the name of the check; empty below `Level.FULL`."""
     events_dropped: int | None = None
     """How many events no listener was told; None below `Level.FULL`."""
@@ -113,12 +113,12 @@ class View:
 def reduced(report: Report, level: Level) -> Report:
     """Return `report` without what is not for `level`, and of bounded size."""
     if level is Level.SUMMARY:
-        return replace(report, results=MappingProxyType({}), reason=None)
+        return replace(report, results=FrozenDict(), reason=None)
     results = list(report.results.values())
     if len(results) > CHECKS_SHOWN:
         results = worst_first(results)[:CHECKS_SHOWN]
     cut = _cleaned if level is Level.FULL else _named
-    return replace(report, results=MappingProxyType({r.name: cut(r) for r in results}))
+    return replace(report, results=FrozenDict({r.name: cut(r) for r in results}))
 
 
 def worst_first(results: list[Result]) -> list[Result]:

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
-from typing import Any
+import json
+import operator
+import pickle
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthmw import Reason, Report, Result, Status
+from healthmw import Health, Reason, Report, Result, Status
 from healthmw._model import worst
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ORDER = [Status.OKAY, Status.DEGRADED, Status.UNKNOWN, Status.FAILED]
 
@@ -121,3 +128,39 @@ def test_the_private_detail_stays_out_of_the_repr() -> None:
         results={"db": result(detail="hunter2 refused")},
     )
     assert "hunter2" not in repr(report)
+
+
+@pytest.fixture
+def measured() -> Report:
+    health = Health()
+    health.add("disk", lambda: {"free_bytes": 7})
+    return health.run_sync()
+
+
+def test_a_report_goes_to_json_and_to_another_process(measured: Report) -> None:
+    plain = json.loads(json.dumps(dataclasses.asdict(measured), default=str))
+    assert plain["results"]["disk"]["measurements"] == {"free_bytes": 7}
+    assert pickle.loads(pickle.dumps(measured)) == measured  # noqa: S301 - its own
+    assert copy.deepcopy(measured) == measured
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.pop("disk"),
+        lambda found: found.clear(),
+        lambda found: found.update(disk=None),
+        lambda found: found.setdefault("more"),
+        lambda found: found.popitem(),
+        lambda found: operator.setitem(found, "more", None),
+        lambda found: operator.delitem(found, "disk"),
+        lambda found: found.__ior__({"more": None}),
+    ],
+)
+def test_what_one_reader_does_to_a_report_no_other_sees(
+    measured: Report, change: Callable[[object], object]
+) -> None:
+    for found in (measured.results, copy.copy(measured.results)):
+        with pytest.raises(TypeError, match="copy it"):
+            change(found)
+    assert [*measured.results] == ["disk"]
