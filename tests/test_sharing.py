@@ -75,6 +75,34 @@ async def test_fifty_readers_share_one_run(is_async: bool, fresh: bool) -> None:
 
 
 @anyio_too
+@pytest.mark.parametrize("wanted", [[None, ["a"]], [["a"], None], [["a"], ["b"]]], ids=str)
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_who_wants_some_checks_shares_their_runs_and_gets_no_other(
+    wanted: list[list[str] | None], fresh: bool
+) -> None:
+    probe = ScriptedProbe()
+    health = Health(max_age=0)
+    for name in ("a", "b"):
+        health.add(name, probe, timeout=PATIENCE)
+    probe.hang()
+    found: dict[int, Report] = {}
+
+    async def read(number: int) -> None:
+        found[number] = await health.run(only=wanted[number], fresh=fresh)
+
+    async with anyio.create_task_group() as group:
+        for number in range(2):
+            group.start_soon(read, number)
+            await until(lambda: probe.running)
+            await anyio.wait_all_tasks_blocked()
+        probe.release()
+    assert {number: [*report.results] for number, report in found.items()} == {
+        number: only or ["a", "b"] for number, only in enumerate(wanted)
+    }
+    assert probe.calls == 2
+
+
+@anyio_too
 @both_kinds
 @pytest.mark.parametrize("leaves", [[0], [1], [2], [0, 1], [0, 1, 2]], ids=str)
 async def test_a_reader_who_is_cancelled_cancels_nothing(is_async: bool, leaves: list[int]) -> None:
