@@ -117,7 +117,7 @@ def test_a_portal_that_is_blocked_holds_nobody_up() -> None:
 def test_a_thread_waits_no_longer_than_the_deadline() -> None:
     probe = ScriptedProbe()
     probe.hang()
-    health = Health(deadline=0.05)
+    health = Health(deadline=0.0512)
     health.add("it", probe, timeout=PATIENCE)
     before = time.monotonic()
     report = InThread(health.run_sync).result()

@@ -14,14 +14,14 @@ import pytest
 import trio
 from anyio.lowlevel import checkpoint
 
-from healthmw import Health, Reason, Status
+from healthmw import CircuitBreaker, Health, Reason, Status
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import PATIENCE, InThread, soon, until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from healthmw import Report
+    from healthmw import Report, Result
 
 anyio_too = pytest.mark.anyio
 both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
@@ -752,34 +752,59 @@ def test_readers_that_give_up_leave_nothing_with_those_who_wait() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("reads", ["in a thread", "on a loop"])
-def test_who_waits_elsewhere_is_answered_when_the_loop_of_the_run_ends(reads: str) -> None:
+class CutShort:
     """As of an `asyncio.run` in one thread, cut short, whose run those of others wait for."""
-    calls = 0
 
-    async def probe() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
+    def __init__(self, **policy: Any) -> None:
+        self.calls = 0
+        self.health = Health(max_age=0, deadline=2 * PATIENCE)
+        self.check = self.health.add("it", self._probe, timeout=PATIENCE, **policy)
+
+    async def _probe(self) -> None:
+        self.calls += 1
+        if self.calls == 1:
             await asyncio.sleep(PATIENCE)
 
-    health = Health(max_age=0, deadline=PATIENCE)
-    health.add("it", probe, timeout=PATIENCE)
-    cut_short = threading.Event()
+    def others(
+        self, read: Callable[[], Report], meanwhile: Callable[[], object] = lambda: None
+    ) -> list[Result]:
+        """Return what three got who were waiting; `meanwhile` is called before it is cut short."""
+        cut_short = threading.Event()
 
-    async def impatient() -> None:
-        asking = asyncio.create_task(health.run())
-        await until(cut_short.is_set)
-        asking.cancel()
+        async def impatient() -> None:
+            asking = asyncio.create_task(self.health.run())
+            await until(cut_short.is_set)
+            asking.cancel()
 
-    def read() -> Report:
-        return health.run_sync() if reads == "in a thread" else asyncio.run(health.run())
+        first = InThread(lambda: asyncio.run(impatient()))
+        until_sync(lambda: self.calls)
+        run: Any = self.health._runners["it"].under_way
+        others = [InThread(read) for _ in range(3)]
+        until_sync(lambda: len(run._waiting) == 4)
+        meanwhile()
+        cut_short.set()
+        first.result()
+        return [other.result().results["it"] for other in others]
 
-    first = InThread(lambda: asyncio.run(impatient()))
-    until_sync(lambda: calls)
-    run: Any = health._runners["it"].under_way
-    others = [InThread(read) for _ in range(3)]
-    until_sync(lambda: len(run._waiting) == 4)
-    cut_short.set()
-    first.result()
-    assert [other.result().status for other in others] == [Status.OKAY] * 3
+
+@pytest.mark.parametrize("reads", ["in a thread", "on a loop"])
+def test_who_waits_elsewhere_is_answered_when_the_loop_of_the_run_ends(reads: str) -> None:
+    it = CutShort()
+    read = it.health.run_sync if reads == "in a thread" else lambda: asyncio.run(it.health.run())
+    assert [result.status for result in it.others(read)] == [Status.OKAY] * 3
+
+
+def test_what_is_cut_short_elsewhere_is_not_begun_again_where_it_may_not_yet() -> None:
+    it = CutShort(per_hour=1)
+    found = it.others(it.health.run_sync)
+    assert [(result.status, result.reason) for result in found] == [
+        (Status.UNKNOWN, Reason.NEVER_RUN)
+    ] * 3
+    assert it.calls == 1
+
+
+def test_what_is_cut_short_elsewhere_has_been_asked_for_and_is_begun_again() -> None:
+    """Though the app's own calls, which have gone well meanwhile, would spare the next run."""
+    it = CutShort(breaker=CircuitBreaker(), passive=True)
+    found = it.others(it.health.run_sync, it.check.guard()(lambda: None))
+    assert [(result.status, result.detail) for result in found] == [(Status.OKAY, "")] * 3
