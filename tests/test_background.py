@@ -663,8 +663,9 @@ def test_a_crowd_that_is_refused_has_one_trial_made() -> None:
 
 
 def test_a_call_that_is_refused_sees_to_the_trial_that_a_closed_loop_has_left() -> None:
-    probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=0.05)
-    health = Health()
+    probe, breaker = ScriptedProbe(), CircuitBreaker(consecutive_failures=1, open_for=60, jitter=0)
+    clock = ManualClock()
+    health = Health(clock=clock)
     check = health.add("payments", probe, breaker=breaker)
 
     @check.guard(fallback="later")
@@ -679,7 +680,10 @@ def test_a_call_that_is_refused_sees_to_the_trial_that_a_closed_loop_has_left() 
     def sell() -> str:
         return "sold"
 
-    until_sync(lambda: sell() == "sold")
+    clock.advance(60)
+    assert sell() == "later"
+    until_sync(lambda: breaker.state == "closed")
+    assert sell() == "sold"
     assert probe.calls == 1
     asyncio.run(health.aclose())
 
