@@ -116,6 +116,7 @@ def test_the_circuits_states_are_counted() -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
     health.add("it", broken, breaker=breaker)
     health.run_sync()
+    assert breaker.try_acquire() is None  # a call that is refused is no change
     breaker.reset()
     health.run_sync()
 

@@ -30,6 +30,7 @@ from healthmw import (
     Result,
     Status,
 )
+from healthmw._steps import Steps, stepwise
 from healthmw._threads import DaemonThreads
 from healthmw.exceptions import ProbeTimeoutError
 from healthmw.testing import ManualClock, ScriptedProbe
@@ -579,6 +580,20 @@ def test_who_waits_in_vain_for_another_to_let_go_of_the_loop_names_it() -> None:
     finally:
         released.set()
     assert detail == "not back within 0.2 s; check blocks blocked the event loop"
+
+
+async def test_only_who_has_been_at_a_step_for_long_holds_up_others() -> None:
+    ours, other, here = Steps("ours"), Steps("other"), threading.get_ident()
+    held_up: list[str] = []
+
+    async def step() -> None:
+        held_up.append(ours.held_up(here, PATIENCE))
+        held_up.append(ours.held_up(here, -1.0))
+        held_up.append(other.held_up(here, -1.0))
+
+    await stepwise(step(), other)
+    assert held_up == ["", "other", ""]
+    assert ours.held_up(here, -1.0) == ""
 
 
 async def test_who_blocks_for_less_than_its_timeout_is_warned(
