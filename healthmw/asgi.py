@@ -41,6 +41,9 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """Any ASGI app."""
 
+# What the last message may be where no response has begun.
+_BEFORE_A_RESPONSE = ("http.response.early_hint",)
+
 
 class HealthMiddleware:
     """Answer at `path` whether the app is ready, and let everything else through untouched.
@@ -104,18 +107,18 @@ class HealthMiddleware:
                 await send(begin)
                 await send(end)
                 return
-        begun = False
+        last: Message | None = None
 
         def noting(message: Message) -> Awaitable[None]:
-            nonlocal begun
-            begun = True
+            nonlocal last
+            last = message
             return send(message)  # not awaited here: a coroutine less for each message
 
         try:
             await self.app(scope, receive, noting)
         except (DependencyUnavailable, BaseExceptionGroup) as exc:
             refused = refusal(exc)
-            if begun or refused is None:
+            if refused is None or not (last is None or last["type"] in _BEFORE_A_RESPONSE):
                 raise
             for message in unavailable(refused, scope["method"]).messages():
                 await send(message)

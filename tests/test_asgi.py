@@ -403,6 +403,23 @@ async def test_once_a_response_has_begun_the_error_is_the_servers(
     assert len(exchange.messages) == after
 
 
+async def test_hints_that_come_before_a_response_are_not_its_beginning() -> None:
+    hint = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(hint)
+        raise DependencyUnavailable("payments", 5)
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await HealthMiddleware(app, healthy())(http_scope(), AsgiExchange().receive, send)
+    assert sent[0] is hint
+    assert [message.get("status") for message in sent[1:]] == [503, None]
+
+
 async def test_one_request_that_fails_says_nothing_about_another() -> None:
     started, go_on = anyio.Event(), anyio.Event()
 
