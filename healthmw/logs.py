@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 
 __all__ = ("IgnoreHealthChecks",)
 
-# hypercorn leaves `HTTP/` out.
-_REQUEST = re.compile(r"(?:^|[^A-Za-z])(?:GET|HEAD) (/[^ ?#]*)\S* (?:HTTP/)?[123]\b")
+# hypercorn leaves `HTTP/` out; Werkzeug writes all but a 200 in colour.
+_REQUEST = re.compile(
+    r"(?:^|[^A-Za-z]|\x1b\[\d{1,3}m)(?:GET|HEAD) (/[^ ?#]*)\S* (?:HTTP/)?[123]\b", re.ASCII
+)
 
 
 class IgnoreHealthChecks(logging.Filter):

@@ -6,6 +6,7 @@ import logging
 import logging.config
 import sys
 import threading
+import urllib.error
 import urllib.request
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,9 @@ def test_the_access_log_tells_of_everything_else(name: str, tmp_path: Path) -> N
 
 
 def app(environ: Any, start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Length", "2")])
+    failing = environ["PATH_INFO"] == "/up"  # Werkzeug writes that in colour
+    status = "503 Service Unavailable" if failing else "200 OK"
+    start_response(status, [("Content-Length", "2")])
     return [b"ok"]
 
 
@@ -99,8 +102,12 @@ def test_the_servers_of_developers_too(name: str, caplog: pytest.LogCaptureFixtu
         with caplog.at_level(logging.INFO, name):
             for path in ("/up", "/api/up/live", "/upper", "/last"):
                 url = f"http://127.0.0.1:{server.server_port}{path}"
-                with closing(urllib.request.urlopen(url, timeout=20)):
-                    pass
+                try:
+                    answer = urllib.request.urlopen(url, timeout=20)
+                except urllib.error.HTTPError as exc:
+                    answer = exc
+                with closing(answer):
+                    assert answer.status == (503 if path == "/up" else 200)
             until_sync(lambda: "/last" in caplog.text)
     finally:
         logger.removeFilter(ours)
