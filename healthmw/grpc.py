@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from healthmw._options import seconds, text
 from healthmw._reports import Asked
@@ -94,6 +94,15 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 await asyncio.sleep(self._interval)
         finally:
             self._watches -= 1
+
+    async def List(  # noqa: N802 - the protocol's name
+        self,
+        request: object,  # noqa: ARG002 - the protocol's
+        context: grpc.aio.ServicerContext[Any, Any],  # older protocols have no types for it
+    ) -> None:
+        """Say that it isn't here: it would have all checks run, whatever they cost."""
+        # Without this gRPC logs a traceback, as often as anyone asks.
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask for one name, by Check or Watch")
 
     async def _status(self, service: str) -> int:
         name = service or "ready"

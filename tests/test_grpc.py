@@ -41,6 +41,10 @@ class Client:
         status: int = self._stub.Check(request, timeout=PATIENCE, wait_for_ready=True).status
         return status
 
+    def list(self) -> None:  # without the stub, which did not have it once
+        call: Any = self._channel.unary_unary("/grpc.health.v1.Health/List")
+        call(b"", timeout=PATIENCE, wait_for_ready=True)
+
     def watch(self, service: str = "") -> Any:
         request = health_pb2.HealthCheckRequest(service=service)
         return self._stub.Watch(request, timeout=PATIENCE, wait_for_ready=True)
@@ -90,6 +94,17 @@ def test_a_name_that_nothing_has_is_not_found_and_is_not_repeated(
     error: Any = info.value
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "shop.Orders" not in error.details()
+
+
+def test_what_is_not_answered_is_said_without_a_word_in_the_log(
+    connect: Callable[[Health], Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(Health())
+    with pytest.raises(grpc.RpcError) as info:
+        client.list()
+    error: Any = info.value
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
 
 
 def test_watch_tells_each_change_once(connect: Callable[[Health], Client]) -> None:
