@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from healthmw._head import BadHeadError, read_head
 from healthmw._http import Endpoint
 from healthmw._native import Lock, get_ident, start_real_thread
-from healthmw._options import WrongTypeError, seconds
+from healthmw._options import WrongTypeError, seconds, text
 from healthmw._portal import warm_up
 from healthmw._request import Request, caller_of_scope, words_of_scope
 from healthmw._response import Response, plain
@@ -85,10 +85,10 @@ class SideServer:
         if unix_socket is not None:
             if port is not None:
                 raise ValueError("port and unix_socket: give one of them")
-            self._file = Path(unix_socket)
+            self._file = _checked_file(unix_socket)
             self._socket = _listen_at(self._file)
         else:
-            self._socket = _listen(host, _checked_port(port))
+            self._socket = _listen(_checked_host(host), _checked_port(port))
         self._inode = None if self._file is None else _inode(self._file)
         self._watch: Watch | None = None
         self._stop = asyncio.Event()
@@ -325,6 +325,21 @@ def _checked_port(port: object) -> int:
     return port
 
 
+def _checked_host(host: object) -> str:
+    host = text("host", host)
+    if not host:  # the variable was empty, say: to sockets it means every address
+        raise ValueError("host is empty: for every address write host='0.0.0.0' or '::'")
+    return host
+
+
+def _checked_file(file: object) -> Path:
+    if not isinstance(file, str | os.PathLike):
+        raise WrongTypeError(f"unix_socket must be a path, not {type(file).__name__}")
+    if not os.fspath(file):
+        raise ValueError("unix_socket is empty: it must be the path of a file")
+    return Path(file)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -347,9 +362,9 @@ def _listen_at(file: Path) -> socket.socket:
             file.unlink()
         listener.bind(str(file))
         listener.listen(_BACKLOG)
-    except BaseException:
+    except OSError as exc:  # which names no file
         listener.close()
-        raise
+        raise OSError(exc.errno, f"unix_socket={str(file)!r}: {exc.strerror or exc}") from exc
     return listener
 
 

@@ -191,6 +191,28 @@ def test_a_port_is_a_number(health: Health, port: Any) -> None:
         health.serve(port=port)
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"port": 0, "host": 5}, "host must be a str, not int"),
+        ({"port": 0, "host": None}, "host must be a str, not NoneType"),
+        ({"port": 0, "host": ""}, "host is empty"),
+        ({"unix_socket": 5}, "unix_socket must be a path, not int"),
+        ({"unix_socket": b"health.sock"}, "unix_socket must be a path, not bytes"),
+        ({"unix_socket": ""}, "unix_socket is empty"),
+    ],
+)
+def test_what_is_no_address_is_refused(health: Health, where: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        health.serve(**where)
+
+
+def test_a_socket_that_can_not_be_made_is_named(health: Health, tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "health.sock"
+    with pytest.raises(FileNotFoundError, match=f"unix_socket='{file}': No such file"):
+        health.serve(unix_socket=file)
+
+
 @pytest.mark.parametrize("stalled_after", [0, -1, float("inf")])
 def test_a_stall_takes_a_while(health: Health, stalled_after: float) -> None:
     with pytest.raises(ValueError, match="stalled_after"):
