@@ -220,6 +220,7 @@ def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[A
     if authorize is None:
         return ()
     if callable(authorize):
+        _check_instance(authorize)
         return (authorize,)
     several: object = authorize
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
@@ -231,9 +232,16 @@ def _authorizers(authorize: Authorizer | Iterable[Authorizer] | None) -> tuple[A
     for one in found:
         if not callable(one):
             raise WrongTypeError(f"authorize must hold functions, not {type(one).__name__}")
+        _check_instance(one)
     if not found:
         raise ValueError("authorize is empty: leave it out to authorise nobody")
     return found
+
+
+def _check_instance(authorizer: object) -> None:
+    if inspect.isclass(authorizer):  # whose calls make instances, and judge nobody
+        name = authorizer.__name__
+        raise WrongTypeError(f"authorize: {name} is a class: write authorize={name}(...)")
 
 
 def _challenge(authorizer: Authorizer) -> str:

@@ -151,6 +151,9 @@ def test_options_that_make_no_sense_are_refused(transport: Transport, kind: str)
         make(healthy(), authorize=TOKEN)
     with pytest.raises(TypeError, match="authorize must hold functions, not str"):
         make(healthy(), authorize=[TOKEN])
+    for given in (Token, [Networks("10.0.0.0/8"), Token]):
+        with pytest.raises(TypeError, match=r"Token is a class: write authorize=Token\(\.\.\.\)"):
+            make(healthy(), authorize=given)
     with pytest.raises(ValueError, match="authorize is empty"):
         make(healthy(), authorize=[])
 
