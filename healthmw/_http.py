@@ -12,6 +12,7 @@ from healthmw._answers import answer
 from healthmw._facts import view
 from healthmw._gate import Gate, Standing
 from healthmw._health import Health
+from healthmw._model import Reason
 from healthmw._negotiate import Format, Wishes, wishes_of
 from healthmw._options import WrongTypeError, text
 from healthmw._reports import Asked
@@ -92,6 +93,7 @@ class Endpoint:
         if sync and self.gate.is_async:
             raise WrongTypeError("authorize must not be async: there is no event loop to wait on")
         self._lamed = False  # whether it is known that background checks can't be started
+        self._misnamed = False  # whether it is known that a group names nothing
         # There is one place for each answer; and it is found by what was asked, word by word, for
         # many words ask for the same.
         self._places: dict[tuple[str, str, Format, Level], _Place] = {}
@@ -251,6 +253,8 @@ class Endpoint:
     def _make(self, request: Request, place: _Place, report: Report) -> Response:
         plan = place.plan
         form = plan.wishes.format
+        if report.reason is Reason.NO_CHECKS:
+            self._tell_of_groups()
         response = self._said_before(place, report)
         if response is None:
             status, headers, body = answer(view(self.health, report, plan.level), form)
@@ -260,6 +264,16 @@ class Endpoint:
         until = math.inf if form is Format.TEXT else self._clock() + _LASTS
         place.prepared = report, response, until
         return response
+
+    def _tell_of_groups(self) -> None:
+        """Log, once, which group names nothing: not everywhere is there a start-up to refuse."""
+        try:
+            self.health.validate()
+        except ValueError as exc:
+            if not self._misnamed:
+                with outlived():
+                    logger.error("%s", exc)  # noqa: TRY400 - nothing has broken down
+            self._misnamed = True
 
     def _make_ready(self, place: _Place, report: Report) -> None:
         """Let what `place` holds be sent to whoever asks, for as long as `report` is held."""

@@ -339,6 +339,21 @@ def test_a_group_that_names_nothing_never_passes(transport: Transport) -> None:
     assert answer.body == b"FAILED: no check is registered"
 
 
+def test_a_group_that_names_what_is_no_check_is_logged_once(
+    transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    health = Health(max_age=0)
+    health.add("database", well)
+    health.group("mine", checks=["database", "cahce"])
+    app = transport.middleware(health)
+
+    for _ in range(2):
+        answer = transport.ask(app, "/health_check/mine")
+        assert (answer.status, answer["health-status"]) == (503, "unknown")
+    told = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert told == ["group 'mine' names 'cahce', which is no check"]
+
+
 def test_what_is_at_fault_is_named_with_reason_codes(transport: Transport) -> None:
     health = Health()
     health.add("disk", weak)
