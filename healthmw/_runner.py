@@ -19,7 +19,7 @@ from healthmw._loop_protocol import LATE
 from healthmw._model import NOTHING_MEASURED, Reason, Result, Status
 from healthmw._native import RLock
 from healthmw._probe import probing, read_outcome
-from healthmw._scrub import outlived, scrub
+from healthmw._scrub import outlived, scrub_line
 from healthmw._steps import Steps, stepwise
 from healthmw._threads import THREADS
 from healthmw._told import kept, told
@@ -393,7 +393,7 @@ class Runner:
         if degraded is None:
             self._settle(run, Status.OKAY, Reason.OKAY, measurements=measurements)
         else:
-            detail = scrub(degraded)
+            detail = scrub_line(degraded)
             self._settle(
                 run, Status.DEGRADED, Reason.DEGRADED, detail=detail, measurements=measurements
             )

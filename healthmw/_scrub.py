@@ -252,6 +252,12 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     return _shorten(clean, _TEXT_KEPT, cut=cut)
 
 
+def scrub_line(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return the same on one line, with nothing in it that a terminal or a log's reader obeys."""
+    clean = scrub(text, secrets)
+    return " ".join("".join(c if c.isprintable() else " " for c in clean).split())
+
+
 def scrub_value(name: str, value: str) -> str:
     """Return `value`, which goes by `name`: of `hunter2` alone nobody can tell what it is."""
     return scrub(f"{name}={value}").removeprefix(f"{name}=")
@@ -335,7 +341,5 @@ def _describe(exc: BaseException, secrets: Iterable[str]) -> str:
         message = str(exc)
     except Exception:  # noqa: BLE001 - an exception may be broken in any way; to name it must not fail
         return name
-    message = scrub(message, secrets)
-    # One line, and nothing in it that a terminal or a log's reader takes for a command.
-    message = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    message = scrub_line(message, secrets)
     return f"{name}: {_shorten(message, _MESSAGE_KEPT)}" if message else name

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from healthmw import Health
+from healthmw import Degraded, Health
 from healthmw.exceptions import ProbeFailedError
 from healthmw.testing import ScriptedProbe
 
@@ -31,6 +31,20 @@ def test_a_probe_that_says_what_is_wrong_is_one_line_in_the_log(
 ) -> None:
     said = _logged(caplog, ProbeFailedError("the index is 3 hours old"))
     assert said == "check search: unknown -> failed: the index is 3 hours old"
+
+
+def test_what_is_degraded_is_one_line_that_no_reader_obeys(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another service may have written it."""
+    health = Health()
+    said = "slow\r\nERROR healthmw check mail: okay -> failed \x1b[2J \udce9"
+    health.add("search", ScriptedProbe(Degraded(said)))
+    with caplog.at_level(logging.INFO, "healthmw"):
+        health.run_sync()
+    (record,) = caplog.records
+    told = "slow ERROR healthmw check mail: okay -> failed [2J"
+    assert record.getMessage() == f"check search: unknown -> degraded: {told}"
 
 
 def test_what_a_probe_did_not_expect_is_logged_with_its_traceback(
