@@ -52,14 +52,30 @@ class Life:
     ) -> None:
         """Live one life."""
         passage = _Passage(self._start, receive, send)
-        with passage.limit:
-            await passage.through(app, scope)
+        ended: Exception | None = None
+        try:
+            with passage.limit:
+                await passage.through(app, scope)
+        except Exception as exc:
+            if passage.told:
+                raise
+            ended = exc
+        if not passage.told and self._startup_timeout is not None:
+            # It knows of no lifespan, as Django doesn't: its server goes on without one.
+            try:
+                await wait_until_started(self._health, self._startup_timeout)
+            except NotStartedError as late:
+                passage.failure = late
+                if ended is not None:
+                    log_exception(logger, ended, "the app has no lifespan, or that has failed")
         if passage.failure is not None:
             # The very last thing: at once hypercorn looks whether this was the end.
             message = f"healthmw: {passage.failure}"
             await send({"type": "lifespan.startup.failed", "message": message})
             if not isinstance(passage.failure, NotStartedError):  # that is no defect, and told
                 raise passage.failure
+        elif ended is not None:
+            raise ended
 
     async def _start(self, life: AsyncExitStack) -> None:
         await life.enter_async_context(self._health)
@@ -78,6 +94,8 @@ class _Passage:
         self, start: Callable[[AsyncExitStack], Awaitable[None]], receive: Receive, send: Send
     ) -> None:
         self.failure: Exception | None = None
+        self.told = False
+        """Whether the app has said how its start-up went."""
         self.limit = anyio.CancelScope()
         self._life = AsyncExitStack()
         self._start = start
@@ -102,6 +120,7 @@ class _Passage:
         return message
 
     async def _sending(self, message: Message) -> None:
+        self.told = True
         if self.failure is None and message["type"] == "lifespan.startup.complete":
             try:
                 await self._start(self._life)

@@ -106,6 +106,58 @@ async def test_an_app_has_not_started_before_its_checks_pass(
     assert log == ([] if alone else ["app starts", "app stops"])
 
 
+class Lifeless:
+    """An app that knows of no lifespan: it raises, or does nothing. Servers go on without one."""
+
+    def __init__(self, *, raises: bool) -> None:
+        self.error = ValueError("no lifespan: password=hunter2") if raises else None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("raises", [True, False])
+async def test_an_app_without_a_lifespan_is_held_back_as_well(*, raises: bool) -> None:
+    health, database, lifeless = Health(), Database(), Lifeless(raises=raises)
+    health.add("database", database)
+    app = HealthMiddleware(lifeless, health, startup_timeout=NEVER)
+    ended: list[Exception | None] = []
+
+    async def no_message(*said: Any) -> Any:
+        pytest.fail(f"there is nothing to say or to hear: {said}")
+
+    async def serve() -> None:
+        try:
+            await app({"type": "lifespan"}, no_message, no_message)
+            ended.append(None)
+        except ValueError as exc:
+            ended.append(exc)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve)
+        with anyio.fail_after(PATIENCE):
+            await database.ran.wait()
+        assert not ended
+        database.up = True
+    assert ended == [lifeless.error]
+
+
+@pytest.mark.parametrize("raises", [True, False])
+async def test_an_app_without_a_lifespan_that_is_not_ready_fails_to_start(
+    caplog: pytest.LogCaptureFixture, *, raises: bool
+) -> None:
+    health, server = Health(), Server()
+    health.add("database", Database())
+    lifeless = Lifeless(raises=raises)
+    await server.live(HealthMiddleware(lifeless, health, startup_timeout=0.05))
+    (message,) = server.sent
+    assert message["message"].startswith("healthmw: not ready to start after 0.05 s: database (")
+    # It may have been the app's own failure.
+    assert ("ValueError: no lifespan: password=***" in caplog.text) is raises
+    assert "hunter2" not in caplog.text
+
+
 async def test_without_the_option_nobody_waits() -> None:
     health, database, server = Health(), Database(), Server()
     health.add("database", database)
