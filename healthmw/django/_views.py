@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -48,6 +49,7 @@ def health_view(
     if drains:
         DRAINER.arm(again=True)
 
+    @login_not_required  # who polls has none
     @csrf_exempt  # a POST is to hear that it is not allowed, rather than that it lacks a token
     def view(request: HttpRequest, name: str = "") -> HttpResponse:
         if drains:

@@ -212,6 +212,22 @@ def test_routes_in_place_of_the_middleware(site: Site) -> None:
     assert found == [[200, "OKAY", "degraded"], [200, "OKAY", "okay"]]
 
 
+def test_where_every_view_asks_for_a_login_a_balancer_needs_none(site: Site) -> None:
+    auth = "django.contrib.auth.middleware"
+    site.setting('MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]')
+    site.setting('SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"')
+    site.setting(f'MIDDLEWARE += ["{auth}.AuthenticationMiddleware"]')
+    site.setting(f'MIDDLEWARE += ["{auth}.LoginRequiredMiddleware"]')
+    with (site.folder / "urls.py").open("a") as urls:
+        urls.write("from django.urls import include\n")
+        urls.write('urlpatterns += [path("", include("healthmw.django.urls"))]\n')
+    asked = (
+        ASK.replace("10.0.0.5", "shop.example")
+        + "print(json.dumps([ask('/health_check')[0], ask('/pay')[0]]))"
+    )
+    assert site.python(asked) == [200, 302]
+
+
 def test_a_database_behind_the_code_fails_and_one_ahead_passes(site: Site) -> None:
     ask = (
         "from healthmw.django import health\n"
