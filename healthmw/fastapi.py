@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from healthmw._response import UNAVAILABLE, retry_after
 from healthmw.asgi import HealthApp, HealthMiddleware
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
+from healthmw.render import health_json
 
 try:
     from fastapi import APIRouter, HTTPException, Response
@@ -16,12 +17,13 @@ except ImportError as _exc:
 from healthmw.starlette import dependency_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.types import Receive, Scope, Send
 
     from healthmw._check import Check
     from healthmw._health import Health
+    from healthmw.access import Authorizer
 
 __all__ = (
     "HealthApp",
@@ -31,12 +33,25 @@ __all__ = (
     "require",
 )
 
-_TEXT = {"schema": {"type": "string"}}
+
+def _content(example: str, status: str) -> dict[str, Any]:
+    """Return what OpenAPI says of an answer, in the two forms that clients are made for."""
+    schema = {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"enum": ["pass", "warn", "fail"]}},
+    }
+    return {
+        "text/plain": {"schema": {"type": "string"}, "example": example},
+        health_json.CONTENT_TYPE: {"schema": schema, "example": {"status": status}},
+    }
+
+
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Well", "content": {"text/plain": {**_TEXT, "example": "OKAY"}}},
+    200: {"description": "Well", "content": _content("OKAY", "pass")},
     503: {
         "description": "Not well: the checks at fault, and why",
-        "content": {"text/plain": {**_TEXT, "example": "FAILED: database (timeout)"}},
+        "content": _content("FAILED: database (timeout)", "fail"),
     },
 }
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
@@ -83,14 +98,22 @@ class _Delegated(Response):
         await self._app({**scope, "path": self._path, "root_path": ""}, receive, send)
 
 
-def health_router(health: Health, *, path: str = "/health_check", **options: Any) -> APIRouter:
+def health_router(
+    health: Health,
+    *,
+    path: str = "/health_check",
+    show: str = "names",
+    authorize: Authorizer | Iterable[Authorizer] | None = None,
+    drain_delay: float | None = None,
+) -> APIRouter:
     """Return a router that answers at `path` and below it, and shows in the app's OpenAPI.
 
-    `options` are those of `HealthMiddleware`. Unlike the middleware, a router comes after the app's
-    own middleware (host check, redirects, sessions), and the lifespan is the app's own: start and
-    stop background checks there, with `async with health`.
+    The options are those of `HealthMiddleware`, but for `startup_timeout`: no start-up comes by
+    here. Unlike the middleware, a router comes after the app's own middleware (host check,
+    redirects, sessions), and the lifespan is the app's own: start and stop background checks there,
+    with `async with health`.
     """
-    app = HealthApp(health, path=path, **options)
+    app = HealthApp(health, path=path, show=show, authorize=authorize, drain_delay=drain_delay)
     path = path.rstrip("/")
     router = APIRouter(tags=["health"])
 
@@ -102,10 +125,10 @@ def health_router(health: Health, *, path: str = "/health_check", **options: Any
         """Say whether one group of checks, or one check, is well."""
         return _Delegated(app, f"{path}/{name}")
 
-    for method in ("GET", "HEAD"):
-        shown = method == "GET"
+    for method, slash in (("GET", ""), ("HEAD", ""), ("GET", "/"), ("HEAD", "/")):
+        shown = method == "GET" and not slash
         router.add_api_route(
-            path,
+            f"{path}{slash}",
             ready,
             methods=[method],
             responses=_RESPONSES,
@@ -113,7 +136,7 @@ def health_router(health: Health, *, path: str = "/health_check", **options: Any
             include_in_schema=shown,
         )
         router.add_api_route(
-            f"{path}/{{name}}",
+            f"{path}/{{name}}{slash}",
             below,
             methods=[method],
             responses=_RESPONSES | _UNKNOWN,

@@ -16,23 +16,34 @@ except ImportError as _exc:
     raise MissingExtraError("healthmw.starlette", extra="starlette") from _exc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import HTTPConnection
 
     from healthmw._health import Health
+    from healthmw.access import Authorizer
 
 __all__ = ("HealthApp", "HealthMiddleware", "dependency_unavailable", "health_routes")
 
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of WebSocket close codes
 
 
-def health_routes(health: Health, *, path: str = "/health_check", **options: Any) -> list[Route]:
+def health_routes(
+    health: Health,
+    *,
+    path: str = "/health_check",
+    show: str = "names",
+    authorize: Authorizer | Iterable[Authorizer] | None = None,
+    drain_delay: float | None = None,
+) -> list[Route]:
     """Return routes that answer at `path` and below it.
 
-    `options` are those of `HealthMiddleware`. Unlike the middleware, routes come after the app's
-    own middleware (host check, redirects, sessions), and the lifespan is the app's own: start and
-    stop background checks there, with `async with health`.
+    The options are those of `HealthMiddleware`, but for `startup_timeout`: no start-up comes by
+    here. Unlike the middleware, routes come after the app's own middleware (host check, redirects,
+    sessions), and the lifespan is the app's own: start and stop background checks there, with
+    `async with health`.
     """
-    app = HealthApp(health, path=path, **options)
+    app = HealthApp(health, path=path, show=show, authorize=authorize, drain_delay=drain_delay)
     path = path.rstrip("/")
     return [
         Route(path, endpoint=app, name="health"),

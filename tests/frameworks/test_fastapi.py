@@ -4,6 +4,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import jsonschema
 import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from healthmw import CircuitBreaker, DependencyUnavailable, Health
 from healthmw.fastapi import HealthMiddleware, dependency_unavailable, health_router, require
+from healthmw.starlette import health_routes
 from healthmw.testing import ManualClock, ScriptedProbe
 from tests.waiting import soon
 
@@ -58,6 +60,30 @@ def test_the_router_answers_and_shows_in_openapi() -> None:
     shown = paths["/internal/health_check/{name}"]["get"]["responses"]
     assert {"200", "404", "503"} <= set(shown)
     assert shown["503"]["content"]["text/plain"]["example"] == "FAILED: database (timeout)"
+    told = shown["503"]["content"]["application/health+json"]
+    answer = client.get("/internal/health_check/database?format=json")
+    assert answer.headers["Content-Type"] == "application/health+json"
+    for document in (told["example"], answer.json()):
+        jsonschema.validate(document, told["schema"])
+
+
+def test_the_router_answers_with_a_slash_at_the_end_as_well() -> None:
+    """A redirect would be a failure to most balancers."""
+    health = Health()
+    health.add("database", ScriptedProbe())
+    app = FastAPI()
+    app.include_router(health_router(health))
+    client = TestClient(app, follow_redirects=False)
+    for path in ("/health_check/", "/health_check/live/"):
+        assert client.get(path).text == "OKAY"
+        assert client.head(path).status_code == 200
+    assert set(app.openapi()["paths"]) == {"/health_check", "/health_check/{name}"}
+
+
+@pytest.mark.parametrize("make", [health_router, health_routes])
+def test_routes_have_no_start_up_to_hold_back(make: Any) -> None:
+    with pytest.raises(TypeError, match="startup_timeout"):
+        make(Health(), startup_timeout=30)
 
 
 def app_that_requires(health: Health) -> tuple[FastAPI, list[str], CircuitBreaker]:
