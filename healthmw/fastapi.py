@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from healthmw._check import Check
+from healthmw._options import WrongTypeError
 from healthmw._response import UNAVAILABLE, retry_after
 from healthmw.asgi import HealthApp, HealthMiddleware
 from healthmw.exceptions import DependencyUnavailable, MissingExtraError
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from healthmw._check import Check
     from healthmw._health import Health
     from healthmw.access import Authorizer
 
@@ -75,8 +76,11 @@ def require(check: Check) -> Callable[[], Awaitable[None]]:
 
     The handler does not run then. `Retry-After` says when to try again, where that is known. What
     is raised is a `DependencyUnavailable`, which a handler of the app's own may answer; where there
-    is none, FastAPI answers it as the `HTTPException` it is.
+    is none, FastAPI answers it as the `HTTPException` it is. Raises `ValueError` for what is no
+    check.
     """
+    if not isinstance(check, Check):
+        raise WrongTypeError(f"check must be what health.add() returns, not {check!r}")
 
     # Not sync: FastAPI would send it to the threads that may all be hanging at the dependency.
     async def required() -> None:

@@ -7,6 +7,7 @@ import weakref
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from healthmw._check import Check
 from healthmw._health import Health
 from healthmw._options import WrongTypeError, name_of
 from healthmw._response import unavailable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from flask import Flask
     from sqlalchemy import URL, Engine
-
-    from healthmw._check import Check
 
     P = TypeVar("P", bound=Callable[[], Any])
     V = ParamSpec("V")
@@ -132,8 +131,11 @@ def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
     It isn't while its circuit is open, or its last verdict is FAILED. A name means the check of the
     app that serves the request, as a blueprint needs it. What is raised is a
     `DependencyUnavailable`: 503, with `Retry-After` where it is known when to try again, unless the
-    app has an error handler of its own for it. A name that is no check's raises `ValueError` then.
+    app has an error handler of its own for it. A name that is no check's raises `ValueError` then,
+    and what is no name and no check at once.
     """
+    if not isinstance(check, Check | str):  # `@require` without a check: it would wrap nothing
+        raise WrongTypeError(f"check must be a check or the name of one, not {check!r}")
 
     def decorate(view: Callable[V, R]) -> Callable[V, R]:
         @functools.wraps(view)

@@ -86,6 +86,12 @@ def test_routes_have_no_start_up_to_hold_back(make: Any) -> None:
         make(Health(), startup_timeout=30)
 
 
+@pytest.mark.parametrize("check", ["payments", None, ScriptedProbe()])
+def test_what_is_required_is_a_check(check: Any) -> None:
+    with pytest.raises(ValueError, match=r"check must be what health.add\(\) returns"):
+        require(check)
+
+
 def app_that_requires(health: Health) -> tuple[FastAPI, list[str], CircuitBreaker]:
     breaker = CircuitBreaker(open_for=30, jitter=0)
     payments = health.add("payments", ScriptedProbe(), breaker=breaker, critical=False)

@@ -187,6 +187,12 @@ def test_a_view_does_not_run_while_what_it_requires_is_unavailable(by: str) -> N
     assert handled == [1, 3]
 
 
+def test_what_is_required_is_a_check_or_the_name_of_one() -> None:
+    forgotten: Any = lambda: "paid"  # noqa: E731 - the view under a bare `@require`
+    with pytest.raises(ValueError, match="check must be a check or the name of one"):
+        require(forgotten)
+
+
 def test_a_blueprint_can_require_it_for_all_of_its_views() -> None:
     checkout = Blueprint("checkout", __name__)
 
