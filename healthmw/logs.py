@@ -10,7 +10,7 @@ __all__ = ("IgnoreHealthChecks",)
 
 # hypercorn leaves `HTTP/` out; Werkzeug writes all but a 200 in colour.
 _REQUEST = re.compile(
-    r"(?:^|[^A-Za-z]|\x1b\[\d{1,3}m)(?:GET|HEAD) (/[^ ?#]*)\S* (?:HTTP/)?[123]\b", re.ASCII
+    r"(?:^|[^A-Za-z]|\x1b\[\d{1,3}m)(?:GET|HEAD) (/[^ ?#]*+)\S*+ (?:HTTP/)?[123]\b", re.ASCII
 )
 
 
@@ -46,5 +46,8 @@ def _requested(record: logging.LogRecord) -> str:
     # gunicorn and hypercorn hand over everything by name, whatever their format shows of it.
     if isinstance(record.args, Mapping):
         text = str(record.args.get("r") or "")
-    found = _REQUEST.search(text or record.getMessage())
+    try:
+        found = _REQUEST.search(text or record.getMessage())
+    except Exception:  # noqa: BLE001 - what does not fit its format: who writes it out says so
+        return ""
     return found[1] if found else ""

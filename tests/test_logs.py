@@ -142,6 +142,23 @@ def test_it_is_configured_as_any_filter() -> None:
     assert passes("%(who)s", {"who": "nobody"})
 
 
+def test_on_a_handler_it_leaves_a_record_that_can_not_be_written_to_that(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Logging itself says on stderr what is wrong, and the app goes on."""
+    handler = logging.StreamHandler()
+    handler.addFilter(IgnoreHealthChecks())
+    handler.handle(logging.makeLogRecord({"msg": "%s of %s orders", "args": (1,)}))
+    assert "Message: '%s of %s orders'" in capsys.readouterr().err
+
+
+def test_a_long_path_takes_no_longer_than_its_length() -> None:
+    """A client writes it. What was tried over and over again took half an hour for this one."""
+    path = "/" + 1_000_000 * "a"
+    record = logging.makeLogRecord({"msg": f'"GET {path}" 404'})
+    assert IgnoreHealthChecks().filter(record)
+
+
 @pytest.mark.parametrize("path", ["up", "", "/", ["/up", "x"], []])
 def test_a_path_is_a_path(path: Any) -> None:
     with pytest.raises(ValueError, match="path="):
