@@ -158,6 +158,20 @@ async def test_an_app_without_a_lifespan_that_is_not_ready_fails_to_start(
     assert "hunter2" not in caplog.text
 
 
+async def test_an_app_that_has_said_that_it_failed_may_raise_besides() -> None:
+    health, database, server = Health(), Database(), Server()
+    health.add("database", database)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no licence"})
+        raise LookupError("no licence")
+
+    with pytest.RaisesGroup(LookupError):
+        await server.live(HealthMiddleware(app, health, startup_timeout=NEVER))
+    assert server.kinds == ["lifespan.startup.failed"]
+    assert database.runs == 0
+
+
 async def test_without_the_option_nobody_waits() -> None:
     health, database, server = Health(), Database(), Server()
     health.add("database", database)
