@@ -134,7 +134,8 @@ class HealthApp:
     """The endpoint as an ASGI app: to be mounted in another app's routes, or served alone.
 
     It answers relative to where it is mounted, and at `path` as well. The options are those of
-    `HealthMiddleware`.
+    `HealthMiddleware`; `startup_timeout` holds back the start only where it is served alone, for no
+    start-up comes by where it is mounted.
     """
 
     def __init__(
