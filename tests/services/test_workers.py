@@ -17,6 +17,7 @@ from dramatiq import Message
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
+from healthmw import Health
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes import CeleryProbe, DramatiqProbe, RQProbe
 from tests.probes.running import Runner
@@ -121,6 +122,19 @@ def test_celery(on: str, lend: Lend, workers: Callable[..., Worker], run: Runner
     worker.signal(signal.SIGCONT)
     until(run, shallow, "1 messages in 'waiting', more than 0")
     from_well_to_gone(run, CeleryProbe(app), worker, server, none)
+    app.close()
+
+
+@pytest.mark.parametrize("on", ON)
+def test_that_no_worker_of_celery_answers_is_told_before_the_check_times_out(
+    on: str, lend: Lend
+) -> None:
+    app = celery.Celery("shop", broker=lend(ON[on]).dsn())
+    health = Health()
+    health.add("workers", CeleryProbe(app, timeout=5), timeout=5)
+    result = health.run_sync("workers").results["workers"]
+    assert result.detail == "0 worker(s) answered within 5 s, expected 1"
+    anyio.run(health.aclose)
     app.close()
 
 
