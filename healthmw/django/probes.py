@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
+from django.core import mail
 from django.core.cache import caches
 from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
@@ -44,8 +45,9 @@ class DatabaseProbe:
     """Run `SELECT 1` on the database `alias` of DATABASES.
 
     A pass proves a round trip on a connection of the probe's own, opened as the settings say. It is
-    kept for the next run and replaced when it does not answer, so that a restart of the server is
-    no failure. Django's connections, which belong to the threads of requests, are not touched.
+    kept for the next run (not while a project's tests run, whose database is dropped in the end),
+    and replaced when it does not answer, so that a restart of the server is no failure. Django's
+    connections, which belong to the threads of requests, are not touched.
 
     - `writable=True`: the run fails on a replica, and where transactions are read-only.
     - `max_replica_lag` (seconds): a replica that is further behind its primary is `Degraded`. Both
@@ -318,8 +320,10 @@ class _OwnConnection:
             connection.close_if_unusable_or_obsolete()
             _select_one(connection)
             found = work(connection)
-        # A file that is kept open is not seen to be replaced.
-        if connection.vendor == "sqlite" or not self._keep:
+        # A file that is kept open is not seen to be replaced. And the database of a project's tests
+        # is dropped in the end, which PostgreSQL refuses while a connection is open.
+        in_tests = hasattr(mail, "outbox")
+        if connection.vendor == "sqlite" or in_tests or not self._keep:
             connection.close()
         return found
 

@@ -26,12 +26,23 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return found
 
 
+def as_heroku_writes_it(server: PostgreSQL) -> str:
+    return server.dsn().replace("postgresql://", "postgres://")
+
+
 @pytest.fixture
 def shop(kind: Kind, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Shop]:
-    as_heroku_writes_it = postgresql.dsn().replace("postgresql://", "postgres://")
-    made = Shop(kind, tmp_path, DATABASE_URL=as_heroku_writes_it)
+    made = Shop(kind, tmp_path, DATABASE_URL=as_heroku_writes_it(postgresql))
     yield made
     made.stop()
+
+
+def test_django_can_drop_the_database_of_its_tests_though_they_asked_for_its_health(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    shop = Shop(DJANGO, tmp_path, DATABASE_URL=as_heroku_writes_it(postgresql))
+    done = shop.run("python -W error manage.py test")
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_shop_is_released_and_says_when_postgresql_is_not_there_and_when_it_is_back(
