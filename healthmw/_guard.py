@@ -242,9 +242,12 @@ class Guard(Generic[W_co]):
     def __call__(self: Guard[Fallback[F]], function: Callable[P, R]) -> Callable[P, R | F]: ...
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Guard `function`. Raises `TypeError` where the options don't go with its kind."""
+        # A staticmethod can be called, but what wraps it would be made a method.
+        if isinstance(function, classmethod | staticmethod):
+            kind_of_method = type(function).__name__
+            raise TypeError(f"a guard wraps functions: put @guard below @{kind_of_method}")
         if not callable(function):
-            hint = ": put @guard below it" if isinstance(function, classmethod) else ""
-            raise TypeError(f"a guard wraps functions, not a {type(function).__name__}{hint}")
+            raise TypeError(f"a guard wraps functions, not a {type(function).__name__}")
         kind, gate, timeout = kind_of(function), self._gate, self._timeout
         if kind == "coroutine function":
             return wrap_coroutine_function(function, gate, timeout)

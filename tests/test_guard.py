@@ -585,9 +585,10 @@ async def test_methods_partials_and_callable_objects(breaker: CircuitBreaker) ->
 
 
 def test_what_cannot_be_guarded_is_refused_at_once() -> None:
-    method: Any = classmethod(lambda cls: None)
-    with pytest.raises(TypeError, match="put @guard below it"):
-        guard()(method)
+    methods: list[Any] = [classmethod(lambda cls: None), staticmethod(lambda: None)]
+    for method in methods:
+        with pytest.raises(TypeError, match="put @guard below @"):
+            guard()(method)
     name: Any = "charge"
     with pytest.raises(TypeError, match="not a str"):
         guard()(name)
