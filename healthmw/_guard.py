@@ -11,6 +11,7 @@ import anyio
 
 from healthmw._guard_gate import Call, Gate
 from healthmw._guard_wrappers import (
+    check_fallback,
     kind_of,
     outlasted,
     wrap_async_generator_function,
@@ -196,6 +197,7 @@ class Guard(Generic[W_co]):
             raise ValueError(f"fallback_on must be 'failure' or 'refused', not {fallback_on!r}")
         if fallback_on == "refused" and fallback is MISSING:
             raise ValueError("fallback_on='refused' needs a fallback")
+        check_fallback(fallback)
         self._timeout = None if timeout is None else seconds("timeout", timeout)
         self._gate = Gate(
             name=name,

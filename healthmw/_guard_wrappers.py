@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
+from healthmw._options import WrongTypeError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
@@ -54,6 +56,15 @@ def kind_of(function: Callable[..., Any]) -> Kind:
         if inspect.isasyncgenfunction(target):
             return "async generator function"
     return "function"
+
+
+def check_fallback(fallback: object) -> None:
+    """Raise `WrongTypeError` for what was called already, and has one answer and no more."""
+    if type(fallback) in _UNENDED:
+        if isinstance(fallback, CoroutineType):
+            fallback.close()
+        what, _ = _UNENDED[type(fallback)]
+        raise WrongTypeError(f"fallback is {what}, which answers once: give the function, uncalled")
 
 
 def wrap_function(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:

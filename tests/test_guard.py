@@ -1768,13 +1768,21 @@ def test_a_generators_fallback_is_refused_at_once_where_it_has_no_items() -> Non
         for function in (items, async_items):
             with pytest.raises(TypeError, match="fallback has no items"):
                 guard(fallback=fallback)(function)
-    with pytest.raises(TypeError, match="fallback has no items"):
-        guard(fallback=async_items())(items)
     with_items: list[Any] = [(), "ab", iter([1]), items]
     for one in with_items:
         guard(fallback=one)(items)
         guard(fallback=one)(async_items)
-    guard(fallback=async_items())(async_items)
+
+
+@pytest.mark.parametrize(
+    ("called", "what"),
+    [(charge, "a coroutine"), (rows, "a generator"), (async_rows, "an async generator")],
+)
+def test_a_fallback_that_was_called_already_is_refused(
+    called: Callable[[], Any], what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"fallback is {what}, which answers once"):
+        guard(fallback=called())
 
 
 def test_missing_stands_for_no_fallback(breaker: CircuitBreaker) -> None:
