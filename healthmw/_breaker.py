@@ -107,10 +107,10 @@ class CircuitBreaker:
     many results without that close it. A trial that isn't back after `half_open_max_wait` seconds
     (30) has failed.
 
-    Every `Exception` is a failure, unless it is one of the classes in `ignore`, or
-    `is_failure(exception)` is given and false: such a one says nothing about the dependency, and is
-    neither failure nor success. `is_failure_result(result)` finds failure in what the app's call
-    returned; of a probe's result it isn't asked, for a probe that fails raises.
+    Every `Exception` is a failure, unless it is one of the classes in `ignore` (or a group of
+    nothing else), or `is_failure(exception)` is given and false: such a one says nothing about the
+    dependency, and is neither failure nor success. `is_failure_result(result)` finds failure in
+    what the app's call returned; of a probe's result it isn't asked, for a probe that fails raises.
     A predicate that raises is logged, and the call is a failure. Cancellation is never recorded.
 
     `clock` returns monotonic seconds, `random` a number from 0 up to 1. Wrong options raise

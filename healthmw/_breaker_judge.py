@@ -55,11 +55,19 @@ class Judge:
         # groups with one of them: somebody gave up, and nothing was learned about the dependency.
         if not isinstance(exception, Exception):
             return Outcome.CANCELLED
-        if isinstance(exception, self._ignore):
+        if self._ignores(exception):
             return Outcome.IGNORED
         if self._is_failure is None or _ask(self._is_failure, exception):
             return Outcome.FAILURE
         return Outcome.IGNORED
+
+    def _ignores(self, exception: BaseException) -> bool:
+        if isinstance(exception, self._ignore):
+            return True
+        # A task group makes a group of what is raised in it, be it one exception or more.
+        return isinstance(exception, BaseExceptionGroup) and all(
+            self._ignores(one) for one in exception.exceptions
+        )
 
 
 def _is_exception_class(given: object) -> bool:

@@ -628,6 +628,23 @@ def test_a_result_can_be_a_failure() -> None:
     assert breaker.state is OPEN
 
 
+@pytest.mark.parametrize(
+    ("raised", "outcome"),
+    [
+        ([KeyError()], Outcome.IGNORED),
+        ([KeyError(), ExceptionGroup("", [KeyError(), IndexError()])], Outcome.IGNORED),
+        ([KeyError(), OSError()], Outcome.FAILURE),
+        ([ExceptionGroup("", [OSError()])], Outcome.FAILURE),
+    ],
+    ids=str,
+)
+def test_a_group_of_nothing_but_ignored_exceptions_is_ignored_too(
+    raised: list[Exception], outcome: Outcome
+) -> None:
+    breaker = CircuitBreaker(ignore=LookupError)
+    assert acquire(breaker).record(ExceptionGroup("of a task group", raised)) is outcome
+
+
 def test_our_own_timeout_is_a_failure_whatever_is_ignored() -> None:
     breaker = CircuitBreaker(consecutive_failures=1, ignore=Exception, is_failure=lambda _: False)
     acquire(breaker).failure()
