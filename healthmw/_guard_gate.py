@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from healthmw._breaker_state import Outcome
 from healthmw._fork import each_in_child
 from healthmw._options import MISSING
 from healthmw._probe import probing
+from healthmw._scrub import outlived, scrub_traceback
 from healthmw.exceptions import DependencyUnavailable
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from healthmw._breaker_phase import Phase
 
+
+_logger = logging.getLogger("healthmw")
 
 # Disabled, a breaker lets all pass and keeps nothing, so this one serves all guards without.
 _NO_BREAKER = CircuitBreaker()
@@ -208,6 +212,18 @@ class Gate:
     def late(self, phase: Phase) -> Call:
         """Return the call that took the short way in, for it has more to tell than a success."""
         return Call(self.breaker, phase)
+
+    def tell(self, exception: BaseException) -> None:
+        """Log why the fallback answers, as nobody else will; aloud if it opened the circuit."""
+        level = logging.DEBUG if self.breaker._phase.admits else logging.WARNING  # noqa: SLF001 - as above
+        if _logger.isEnabledFor(level):
+            with outlived():
+                _logger.log(
+                    level,
+                    "check %s: a guarded call failed, and its fallback answers\n%s",
+                    self.name,
+                    scrub_traceback(exception),
+                )
 
     def answer(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the fallback's answer in place of the call's."""

@@ -84,6 +84,7 @@ def wrap_function(function: Callable[..., Any], gate: Gate) -> Callable[..., Any
             result = function(*args, **kwargs)
         except BaseException as exc:
             if (call or gate.late(phase)).end(exc) and answers_failures:
+                gate.tell(exc)
                 return gate.answer(args, kwargs)
             raise
         if type(result) in _UNENDED:
@@ -122,6 +123,7 @@ def wrap_coroutine_function(
         except BaseException as exc:
             expired = limit is not None and limit.expired
             if (call or gate.late(phase)).end(exc, expired=expired) and answers_failures:
+                gate.tell(exc)
                 return await _answer(gate, args, kwargs)
             raise
         if call is None and not phase.streak:
@@ -162,6 +164,7 @@ def wrap_generator_function(function: Callable[..., Any], gate: Gate) -> Callabl
             # What was yielded can't be taken back, and an answer after it would be two.
             if not call.end(exc) or began or not answers_failures:
                 raise
+            gate.tell(exc)
         return (yield from gate.answer(args, kwargs))
 
     return guarded
@@ -200,6 +203,7 @@ def wrap_async_generator_function(
                 await limit.close(inner)
                 if not failed or began or not answers_failures:
                     raise
+                gate.tell(exc)
         async for item in _answer_items(gate, args, kwargs):
             yield item
 

@@ -5,8 +5,10 @@ import contextlib
 import functools
 import gc
 import inspect
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -34,6 +36,7 @@ from tests.breaker_kit import (
     in_threads,
     make_breaker,
 )
+from tests.broken_log import broken_log
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -512,6 +515,59 @@ def test_a_fallback_that_fails_raises_its_own_error_in_the_context_of_the_first(
         call()
     assert isinstance(caught.value.__context__, CallError)
     assert counts(breaker) == (0, 1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["function", "coroutine function", "generator", "async generator"])
+async def test_what_a_fallback_hides_is_logged_aloud_where_it_opened_the_circuit(
+    clock: Clock, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "healthmw")
+    payments: Any = guard(make_breaker(clock, consecutive_failures=2), fallback=())
+
+    def call() -> Any:
+        raise CallError("can't reach https://shop:hunter2@payments.internal")
+
+    async def async_call() -> Any:
+        return call()
+
+    def items() -> Iterator[Any]:
+        yield call()
+
+    async def async_items() -> AsyncIterator[Any]:
+        yield call()
+
+    for _ in range(3):  # the last one is refused
+        if kind == "function":
+            assert payments(call)() == ()
+        elif kind == "coroutine function":
+            assert await payments(async_call)() == ()
+        elif kind == "generator":
+            assert [*payments(items)()] == []
+        else:
+            assert [item async for item in payments(async_items)()] == []
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING"]
+    for record in caplog.records:
+        message = record.getMessage()
+        assert message.startswith(
+            "check payments: a guarded call failed, and its fallback answers\n"
+        )
+        assert message.endswith("CallError: can't reach https://shop:***@payments.internal")
+
+
+def test_a_broken_log_takes_no_answer_of_a_fallbacks_away(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _kind, exc, _traceback: told.append(exc))
+
+    @guard(breaker, fallback="fallback")
+    def call() -> str:
+        raise CallError
+
+    with broken_log():
+        assert {call() for _ in range(10)} == {"fallback"}
+    assert {type(exc) for exc in told} == {ZeroDivisionError}
 
 
 def test_a_fallback_without_a_breaker_answers_failures() -> None:
