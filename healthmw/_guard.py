@@ -41,6 +41,7 @@ __all__ = ("Guard",)
 P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
+Z = TypeVar("Z")
 S = TypeVar("S")
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
@@ -224,22 +225,22 @@ class Guard(Generic[W_co]):
     ) -> Callable[P, Coroutine[Any, Any, R | F]]: ...
     @overload
     def __call__(
-        self: Guard[Fallback[Iterable[Y]]], function: Callable[P, Generator[Y, S, R]]
-    ) -> Callable[P, Generator[Y, S, R]]: ...
+        self: Guard[Fallback[Iterable[Z]]], function: Callable[P, Generator[Y, S, R]]
+    ) -> Callable[P, Generator[Y | Z, S, R]]: ...
     @overload
     def __call__(
-        self: Guard[Fallback[Iterable[Y]]], function: Callable[P, Iterator[Y]]
-    ) -> Callable[P, Iterator[Y]]: ...
+        self: Guard[Fallback[Iterable[Z]]], function: Callable[P, Iterator[Y]]
+    ) -> Callable[P, Iterator[Y | Z]]: ...
     @overload
     def __call__(
-        self: Guard[Fallback[AsyncIterable[Y] | Iterable[Y]]],
+        self: Guard[Fallback[AsyncIterable[Z] | Iterable[Z]]],
         function: Callable[P, AsyncGenerator[Y, S]],
-    ) -> Callable[P, AsyncGenerator[Y, S]]: ...
+    ) -> Callable[P, AsyncGenerator[Y | Z, S]]: ...
     @overload
     def __call__(
-        self: Guard[Fallback[AsyncIterable[Y] | Iterable[Y]]],
+        self: Guard[Fallback[AsyncIterable[Z] | Iterable[Z]]],
         function: Callable[P, AsyncIterator[Y]],
-    ) -> Callable[P, AsyncIterator[Y]]: ...
+    ) -> Callable[P, AsyncIterator[Y | Z]]: ...
     @overload
     def __call__(self: Guard[Fallback[F]], function: Callable[P, R]) -> Callable[P, R | F]: ...
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:

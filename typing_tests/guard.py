@@ -6,6 +6,7 @@ An unneeded `type: ignore` is an error, so each says that its line does not type
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, assert_type
 
 from healthmw import CircuitBreaker, Health
@@ -94,6 +95,22 @@ def numbers(count: int) -> Generator[int, None, str]:
     return "end"
 
 
+@Guard(name="payments", fallback=())
+def no_numbers(count: int) -> Iterator[int]:
+    yield count
+
+
+@Guard(name="payments", fallback=())
+async def no_async_numbers(count: int) -> AsyncIterator[int]:
+    yield count
+
+
+@asynccontextmanager
+@Guard(name="payments", fallback=[None])
+async def connection(name: str) -> AsyncGenerator[bytes]:
+    yield name.encode()
+
+
 @Guard(name="payments", fallback=[1, 2])
 async def async_numbers(count: int) -> AsyncGenerator[int, None]:
     yield count
@@ -111,6 +128,8 @@ async def iterated(count: int) -> AsyncIterator[int]:
 assert_type(or_none(1), bytes | None)
 assert_type(or_text(1), bytes | str)
 assert_type(numbers(1), Generator[int, None, str])
+assert_type(no_numbers(1), Iterator[int])
+assert_type(no_async_numbers(1), AsyncIterator[int])
 assert_type(async_numbers(1), AsyncGenerator[int, None])
 assert_type(iterated(1), AsyncIterator[int])
 certain: bytes = or_none(1)  # type: ignore[assignment]
@@ -118,6 +137,8 @@ or_none("1")  # type: ignore[arg-type]
 
 
 async def awaits_fallbacks() -> None:
+    async with connection("payments") as connected:
+        assert_type(connected, bytes | None)
     assert_type(await or_async(1), bytes | float)
     assert_type(await or_value(1), bytes)
 
