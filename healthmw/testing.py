@@ -29,12 +29,15 @@ import anyio
 
 from healthmw._loop import current_loop
 from healthmw._loop_protocol import LoopGoneError
+from healthmw._options import WrongTypeError
 from healthmw._probe_contract import PROBE_RULES, check_probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from healthmw._probe import Outcome
+
+    _Scripted = Outcome | BaseException | type[BaseException]
 
 __all__ = ("PROBE_RULES", "ManualClock", "ScriptedProbe", "check_probe")
 
@@ -86,7 +89,7 @@ class ScriptedProbe:
     ) -> None:
         self.is_async = is_async
         self._lock = threading.Lock()
-        self._script = deque(script or (None,))
+        self._script = _read(script)
         self._calls = 0
         self._running = 0
         self._hangs = False
@@ -104,8 +107,9 @@ class ScriptedProbe:
 
     def play(self, *script: Outcome | BaseException | type[BaseException]) -> None:
         """Follow this script from now on, in place of what is left of the old one."""
+        read = _read(script)
         with self._lock:
-            self._script = deque(script or (None,))
+            self._script = read
 
     def hang(self) -> None:
         """Have every call from now on wait until `release()`."""
@@ -171,3 +175,14 @@ class ScriptedProbe:
         if isinstance(outcome, type):
             raise outcome
         return outcome
+
+
+def _read(script: tuple[_Scripted, ...]) -> deque[_Scripted]:
+    """Return `script`, or what stands for none. A list in it would be an outcome, and a pass."""
+    for outcome in script:
+        if isinstance(outcome, list | tuple):
+            raise WrongTypeError(
+                "a script is no list: give its outcomes one after the other, "
+                "as in ScriptedProbe(None, ConnectionError())"
+            )
+    return deque(script or (None,))

@@ -65,6 +65,13 @@ def test_calls_end_as_the_script_says_and_the_last_outcome_is_repeated(is_async:
     assert probe.calls == 7
 
 
+def test_a_script_that_is_a_list_is_refused() -> None:
+    wrong: Any = [None, ConnectionError()]
+    for tell in (ScriptedProbe, ScriptedProbe().play):
+        with pytest.raises(ValueError, match=r"one after the other, as in ScriptedProbe\(None, "):
+            tell(wrong)
+
+
 @both_kinds
 def test_another_script_takes_the_place_of_the_rest_of_the_old_one(is_async: bool) -> None:
     probe = ScriptedProbe(ValueError("never seen"), is_async=is_async)
