@@ -36,8 +36,8 @@ Probe = Callable[[], Any]
 """A probe: a callable without arguments, sync or async.
 
 It returns when what it tests is well and raises when it is not. It may return `Degraded(...)` or a
-mapping of measurements; any other value but False counts as well. It knows no policy: timeouts,
-retries, caching and criticality belong to the check.
+mapping of measurements; any other value but False, alone or as the first item of a tuple, counts as
+well. It knows no policy: timeouts, retries, caching and criticality belong to the check.
 
 These optional attributes are understood:
 
@@ -118,13 +118,16 @@ def closer(probe: Probe) -> Callable[[], Awaitable[object] | object] | None:
 def read_outcome(value: object) -> tuple[str | None, Mapping[str, Measurement]]:
     """Return (None or what is degraded, measurements) of a value that a probe returned.
 
-    Raises `ProbeFailedError` for False (whoever writes `return ok` means it), and for a call that
-    was prepared and never run: it says nothing.
+    Raises `ProbeFailedError` for False (whoever writes `return ok` or `return ok, why` means it),
+    and for a call that was prepared and never run: it says nothing.
     """
     if value is None:
         return None, NOTHING_MEASURED
     if value is False:
         raise ProbeFailedError("the probe returned False")
+    # What a check of other libraries returns: whether it passed, and why not.
+    if isinstance(value, tuple) and value and value[0] is False:
+        raise ProbeFailedError(f"the probe returned {value!r}")
     if inspect.iscoroutine(value):
         value.close()
     if inspect.isawaitable(value):

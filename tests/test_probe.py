@@ -171,7 +171,9 @@ both = pytest.mark.parametrize("kind", [0, 1], ids=["sync", "async"])
 
 
 @both
-@pytest.mark.parametrize("value", [None, True, 0, "", "PONG", [], (), object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, True, 0, "", "PONG", [], (), (True, "ok"), (0, 3), object()], ids=repr
+)
 async def test_other_values_mean_nothing(value: object, kind: int) -> None:
     result = await outcome(returning(value)[kind])
     assert (result.status, result.reason, result.detail) == (Status.OKAY, Reason.OKAY, "")
@@ -183,6 +185,13 @@ async def test_false_is_a_failure(kind: int) -> None:
     result = await outcome(returning(False)[kind])
     assert (result.status, result.reason) == (Status.FAILED, Reason.FAILED)
     assert result.detail == "the probe returned False"
+
+
+@both
+async def test_so_is_a_tuple_that_begins_with_false(kind: int) -> None:
+    result = await outcome(returning((False, "no postgresql://bob:hunter2@db"))[kind])
+    assert (result.status, result.reason) == (Status.FAILED, Reason.FAILED)
+    assert result.detail == "the probe returned (False, 'no postgresql://bob:***@db')"
 
 
 @both
