@@ -114,6 +114,7 @@ class Background:
     def recover(self, runner: Runner, *, aside: bool = False) -> None:
         """See to it that the trial of `runner`'s breaker is made when it is due.
 
+        Or that its probe is run where its check is in doubt, with a breaker or without one.
         The loop of a caller who is `aside` is about to end.
         """
         if self._is_recovered(runner):
@@ -196,14 +197,13 @@ class Background:
         breaker has closed over the trial of another check. Then the probe settles it.
         """
         check, breaker = runner.check, runner.check.breaker
-        assert breaker is not None  # noqa: S101 - for the type checker: it is what calls us
         if not _is_to_be_tried(runner) and not _is_in_doubt(check):
             return None
-        pause = breaker.retry_after
+        pause = None if breaker is None else breaker.retry_after
         if not pause and not runner.rest:
             result = await self._run_once(runner, loop)
             passed = result.raw <= Status.DEGRADED
-            if _is_to_be_tried(runner):
+            if breaker is not None and _is_to_be_tried(runner):
                 pause = breaker.retry_after or (0.0 if passed else _INDECISIVE_PAUSE)
             elif passed and _is_in_doubt(check):
                 pause = check.max_age

@@ -40,6 +40,7 @@ class Check:
     """
 
     __slots__ = (
+        "_look_again",
         "breaker",
         "critical",
         "description",
@@ -122,6 +123,8 @@ class Check:
         if self.passive and breaker is None:
             raise ValueError("passive=True needs breaker=: it is what hears the app's own calls")
         self.description: str = text("description", description)
+        # Has a failure looked into that is too old to be served; for its `Health` to set.
+        self._look_again: Callable[[], None] = lambda: None
         self.forget()
 
     def forget(self) -> None:
@@ -160,9 +163,15 @@ class Check:
     def available(self) -> bool:
         """False while guarded calls are refused or the last verdict is FAILED.
 
-        Cheap, for templates and feature switches. True while nothing is known yet.
+        Cheap, for templates and feature switches. True while nothing is known yet. A failure that
+        is older than `max_age` is looked into in the background: it doesn't last because nobody
+        asks the endpoint.
         """
-        return self.status is not Status.FAILED
+        if self.status is not Status.FAILED:
+            return True
+        if not self.refusing:
+            self._look_again()
+        return False
 
     @overload
     def guard(  # type: ignore[overload-overlap]  # MISSING is nobody's fallback

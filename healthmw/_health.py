@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import time
@@ -178,6 +180,7 @@ class Health:
 
                 circuit = self._circuits[name] = Circuit(runner, self._reports, self._recover)
                 breaker._watch(circuit)  # noqa: SLF001 - the same house
+            check._look_again = functools.partial(self._look_again, runner)  # noqa: SLF001 - the same house
             # Anew each time: other threads may be looking at those there are.
             self._runners = self._registry.runners = {**self._runners, name: runner}
             self._reports.changed()
@@ -333,6 +336,12 @@ class Health:
 
     def _recover(self, runner: Runner) -> None:
         self._background.recover(runner)
+
+    def _look_again(self, runner: Runner) -> None:
+        # Where no thread is to be had, or no clock here, the next who asks tries again.
+        with contextlib.suppress(OSError, RuntimeError, MemoryError):
+            if runner.known() is None:
+                self._recover(runner)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(event)` with a `StatusChange` for each change of a check's verdict.

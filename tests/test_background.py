@@ -453,6 +453,38 @@ async def test_nor_for_one_that_another_reader_has_set_off(is_async: bool) -> No
     await health.aclose()
 
 
+@anyio_too
+@both_kinds
+@pytest.mark.parametrize("make_breaker", [lambda: None, CircuitBreaker], ids=["alone", "breaker"])
+async def test_a_failure_does_not_last_because_nobody_asks_the_endpoint(
+    make_breaker: Callable[[], CircuitBreaker | None], is_async: bool
+) -> None:
+    clock = ManualClock()
+    probe = ScriptedProbe(GONE, GONE, None, is_async=is_async)
+    health = Health(clock=clock)
+    check = health.add("payments", probe, breaker=make_breaker())
+    first = (await soon(health.run())).results["payments"]
+    for _ in range(5):
+        assert not check.available
+    clock.advance(1)
+    assert not check.available  # nobody waits for the probe
+    await until(lambda: check.latest is not first)
+    assert (probe.calls, check.available) == (2, False)
+    clock.advance(1)
+    await until(lambda: check.available)
+    assert probe.calls == 3
+    await health.aclose()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_availability_can_be_asked_for_where_the_clock_can_not(backend: str) -> None:
+    health = Health(clock=anyio.current_time)
+    check = health.add("payments", ScriptedProbe(GONE))
+    anyio.run(health.run, backend=backend)
+    assert not check.available
+    asyncio.run(health.aclose())
+
+
 def test_the_apps_own_failing_calls_set_off_trials_too() -> None:
     probe = ScriptedProbe()
     breaker = CircuitBreaker(consecutive_failures=2, open_for=0.02)
