@@ -221,7 +221,7 @@ class Check:
 
         While the check's breaker is open a call is refused at once: `fallback` answers, or
         `DependencyUnavailable` is raised. How each call ends is told to the breaker; its own
-        exception is raised unchanged.
+        exception is raised unchanged. Without a breaker all pass, within `max_concurrent`.
 
         - `fallback`: what is returned in place of the call's result when the call is refused, or
           fails in a way that the breaker counts. A value, or a function that is given the call's
