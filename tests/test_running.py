@@ -327,7 +327,7 @@ async def test_what_an_abandoned_run_brings_is_not_taken_for_news() -> None:
 async def test_a_run_that_took_too_long_is_a_timeout_though_nobody_waited(outcome: Any) -> None:
     probe = ScriptedProbe(outcome, is_async=False)
     probe.hang()
-    health = Health(deadline=0.01, max_age=3600)
+    health = Health(deadline=0.0123, max_age=3600)
     check = health.add("it", probe, timeout=BRIEF)
     assert (await one(health)).detail == "not back within the group's deadline of 0.01 s"
     await anyio.sleep(2 * BRIEF)
