@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterable, Iterable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import anyio
 
-from healthmw._guard_gate import Call, Gate
+from healthmw._guard_blocks import Blocks
+from healthmw._guard_gate import Gate
 from healthmw._guard_wrappers import (
     check_fallback,
     kind_of,
@@ -19,7 +19,6 @@ from healthmw._guard_wrappers import (
     wrap_function,
     wrap_generator_function,
 )
-from healthmw._loop import current_task, is_over
 from healthmw._options import MISSING, Missing, count, seconds
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from healthmw._breaker import CircuitBreaker
+    from healthmw._guard_blocks import Block
+    from healthmw._guard_gate import Call
 
 __all__ = ("Guard",)
 
@@ -56,28 +57,6 @@ _ASYNC = {"coroutine function", "async generator function"}
 
 class Fallback(Generic[F_co]):
     """What the type checker knows a guard with a fallback by; there are no instances."""
-
-
-class _Block:
-    """A `with` block that is being run, the blocks around it, and the task that it is run in."""
-
-    __slots__ = ("call", "guard", "inside", "outer", "scope", "task", "token")
-
-    def __init__(self, guard: Guard[Any], call: Call, outer: _Block | None) -> None:
-        self.guard = guard
-        self.call = call
-        self.outer = outer
-        self.inside = True
-        self.scope: anyio.CancelScope | None = None
-        self.task = current_task()
-        self.token: Any = None  # of the context that it was entered in
-
-
-def _still_inside(block: _Block | None) -> _Block | None:
-    """Return the innermost of `block` and those around it that has not been left."""
-    while block is not None and not block.inside:
-        block = block.outer
-    return block
 
 
 def _check_items(fallback: object, function: object, *iterable: type) -> None:
@@ -105,11 +84,6 @@ def _end(
     except Exception as rest:  # noqa: BLE001 - a group of exceptions, without the cancellations
         exception = rest
     return outlasted(scope, exception), exception
-
-
-# One variable for all guards, of which an app may make one for each call: a context keeps every
-# variable that was set in it. What is begun inside a block inherits it, and may outlive it.
-_innermost: ContextVar[_Block | None] = ContextVar("healthmw_innermost_block", default=None)
 
 
 class Guard(Generic[W_co]):
@@ -212,7 +186,7 @@ class Guard(Generic[W_co]):
             ),
             trial=trial,
         )
-        self._blocks: dict[_Block, bool] = {}  # those being run; the newest is the last
+        self._blocks = Blocks(name)
 
     def __repr__(self) -> str:
         return f"<Guard of {self._gate.name!r}>"
@@ -279,7 +253,7 @@ class Guard(Generic[W_co]):
         _traceback: TracebackType | None,
     ) -> None:
         """End the call and tell the breaker how."""
-        self._leave(exception).call.end(exception)
+        self._blocks.leave(exception).call.end(exception)
 
     async def __aenter__(self: Guard[Missing]) -> Call:
         """Begin a call. Raises `DependencyUnavailable` if it is refused."""
@@ -296,7 +270,7 @@ class Guard(Generic[W_co]):
         traceback: TracebackType | None,
     ) -> None:
         """End the call and tell the breaker how. Raises `TimeoutError` if it took too long."""
-        block = self._leave(exception)
+        block = self._blocks.leave(exception)
         expired, rest = False, exception
         try:
             if block.scope is not None:
@@ -307,62 +281,10 @@ class Guard(Generic[W_co]):
             message = f"{self._gate.name} did not answer within {self._timeout:g} s"
             raise TimeoutError(message) from rest
 
-    def _enter(self) -> _Block:
+    def _enter(self) -> Block:
         if self._gate.fallback is not MISSING:
             raise TypeError(
                 "a `with` block has no result that fallback= could stand in for: decorate a "
                 "function, or leave fallback= out and catch DependencyUnavailable"
             )
-        call = self._gate.admit()
-        block = _Block(self, call, _still_inside(_innermost.get()))
-        self._blocks[block] = True
-        block.token = _innermost.set(block)
-        return block
-
-    def _leave(self, exception: BaseException | None) -> _Block:
-        """Find the block that is left: this guard's innermost in this context, if there is one."""
-        block = innermost = _innermost.get()
-        while block is not None and not (block.guard is self and block.inside):
-            block = block.outer
-        if block is not None:
-            try:
-                _innermost.reset(block.token)
-            except ValueError:  # it is inherited: another context is in it
-                block = None
-            else:
-                block.token = None  # it holds the context, and the context may hold the block
-        if block is None or not self._blocks.pop(block, False):
-            block = self._take_elsewhere(innermost, exception)
-        block.inside = False
-        block.task = None
-        if block.outer is not None or block is not innermost:
-            block.outer = _still_inside(block.outer)
-            _innermost.set(_still_inside(innermost))
-        return block
-
-    def _take_elsewhere(self, innermost: _Block | None, exception: BaseException | None) -> _Block:
-        """Take a block that was entered in another context, as the one that is left here.
-
-        It is inherited, from a task that has handed it on to this one. Or its task is over, or it
-        has none: FastAPI enters and leaves a sync dependency that yields in threads. A generator
-        that is dropped is closed anywhere, and what is inherited there need not be its own. What a
-        task is in that still runs is not taken from it, unless there is no other.
-        """
-        inherited = []
-        while innermost is not None:
-            if innermost.guard is self and innermost.inside:
-                inherited.append(innermost)
-            innermost = innermost.outer
-        blocks = list(self._blocks)
-        left_alone = [block for block in reversed(blocks) if not block.task or is_over(block.task)]
-        if current_task() is None or isinstance(exception, GeneratorExit):
-            likely = left_alone + inherited
-        else:
-            likely = inherited + left_alone
-        if not likely and len(blocks) == 1:
-            likely = blocks
-        # Another thread may take one at the same time.
-        taken = next((block for block in likely if self._blocks.pop(block, False)), None)
-        if taken is None:
-            raise RuntimeError(f"{self!r} is left and was not entered")
-        return taken
+        return self._blocks.enter(self._gate.admit())
