@@ -77,7 +77,8 @@ def _smoke(args: argparse.Namespace, command: list[str]) -> int:
             server.log.mark()
             ending = _stop(server, grace=args.grace, signals=signals, progress=progress)
     log = server.log.excerpt(args.log_lines, path=target.path)
-    code = _EXIT.get(outcome.verdict, 128 + (signals.first or 0))
+    # A signal that comes while the server is stopped is one to us, too: `smoke ... && deploy`.
+    code = _EXIT[outcome.verdict] if signals.first is None else 128 + signals.first
     if args.json:
         report = as_json(
             outcome,

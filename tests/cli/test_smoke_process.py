@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -413,6 +414,24 @@ def test_a_second_signal_cuts_the_grace_short(bench: Bench) -> None:
     assert smoke.returncode == 143
     assert '"verdict": "interrupted"' in out
     assert '"killed": 1' in out
+
+
+def test_a_signal_while_a_server_that_was_well_is_stopped_is_no_pass(bench: Bench) -> None:
+    command = bench.script("""
+        signal.signal(signal.SIGTERM, lambda *_: (here / "term").write_text("yes"))
+        serve()
+    """)
+    with bench.start("smoke", "--grace=600", "--json", "--", *command) as smoke:
+        bench.wait_for("term")
+        smoke.send_signal(
+            signal.SIGINT
+        )  # of two, the second one cuts the grace short: so does this
+        out, _ = smoke.communicate(timeout=60)
+    assert smoke.returncode == 130, "`&& deploy` would go on"
+    found = json.loads(out)
+    assert found["verdict"] == "passed"
+    assert found["exit_status"] == 130
+    assert found["server"]["killed"] == 1
 
 
 def test_a_hangup_that_is_ignored_stays_so(bench: Bench) -> None:
