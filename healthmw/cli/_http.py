@@ -29,6 +29,9 @@ BODY_LIMIT = 64 * 1024
 _INFORMATIONAL = {*range(100, 200)} - {101}
 """Statuses after which the answer is still to come. 101 is one: another protocol comes after it."""
 
+_CA_UNKNOWN = {2, 18, 19, 20, 21}
+"""OpenSSL's codes for a certificate that nobody has signed whom we trust."""
+
 _SAYINGS: dict[type[Exception], str] = {
     TimeoutError: "no connection in time",
     ConnectionRefusedError: "connection refused",
@@ -40,10 +43,15 @@ _SAYINGS: dict[type[Exception], str] = {
 
 
 class NoAnswer(Exception):  # noqa: N818 - an outcome, not a bug
-    """No whole HTTP answer came; `reached` tells whether there was a connection at all."""
+    """No whole HTTP answer came.
 
-    def __init__(self, text: str, *, reached: bool) -> None:
+    `reached` tells whether there was a connection that a request could be sent by, and
+    `listening` whether there was one at all: TLS may have failed on it.
+    """
+
+    def __init__(self, text: str, *, reached: bool, listening: bool = False) -> None:
         self.reached = reached
+        self.listening = reached or listening
         super().__init__(text)
 
 
@@ -141,7 +149,7 @@ def connection(endpoint: Endpoint, *, deadline: float) -> Iterator[socket.socket
                 sock.settimeout(_left(deadline))
                 sock = endpoint.tls.wrap_socket(sock, server_hostname=endpoint.host)
             except (OSError, ValueError) as exc:
-                raise NoAnswer(f"TLS: {_say(exc)}", reached=False) from None
+                raise NoAnswer(f"TLS: {_say(exc)}", reached=False, listening=True) from None
         sock.settimeout(_left(deadline))
         yield sock
     finally:
@@ -266,9 +274,10 @@ def _say(exc: Exception) -> str:
     for kind, text in _SAYINGS.items():
         if isinstance(exc, kind):
             return text
-    # The two attributes are those of ssl.SSLError and its certificate errors.
+    # The attributes are those of ssl.SSLError and its certificate errors.
     if untrusted := getattr(exc, "verify_message", None):
-        return f"the certificate is not to be trusted: {untrusted} (give its CA with --cacert)"
+        mend = " (give its CA with --cacert)" * (getattr(exc, "verify_code", 0) in _CA_UNKNOWN)
+        return f"the certificate is not to be trusted: {untrusted}{mend}"
     reason = getattr(exc, "reason", None)
     if reason == "WRONG_VERSION_NUMBER":  # OpenSSL's words for whatever is no TLS
         return "wrong version number (does it speak TLS, or is it http://?)"

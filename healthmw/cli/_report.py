@@ -71,7 +71,7 @@ def _release(outcome: Outcome) -> str:
 def _answer(outcome: Outcome, *, ended: bool) -> Iterator[str]:
     if outcome.last is None or outcome.last.answer is None:
         yield f"No answer to {outcome.requests} request{'s' * (outcome.requests != 1)}."
-        if not (outcome.reached or ended):
+        if not (outcome.listening or ended):
             yield "Nobody listens there: does the server take its port from PORT?"
         return
     answer = outcome.last.answer

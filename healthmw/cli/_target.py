@@ -46,6 +46,7 @@ class Observation:
         "answer",
         "health",
         "lines",
+        "listening",
         "reached",
         "release",
         "report",
@@ -61,6 +62,7 @@ class Observation:
         text: str,
         seconds: float,
         reached: bool = True,
+        listening: bool = True,
         answer: Answer | None = None,
         health: str | None = None,
         release: str | None = None,
@@ -69,7 +71,9 @@ class Observation:
     ) -> None:
         self.well = well
         self.reached = reached
-        """False when there was no connection at all, so nothing is known."""
+        """False when nothing could be asked, so nothing is known."""
+        self.listening = listening
+        """False when there was no connection at all."""
         self.text = text
         """What was seen, in one line."""
         self.seconds = seconds
@@ -190,6 +194,7 @@ class HTTPTarget:
             return Observation(
                 well=False,
                 reached=exc.reached,
+                listening=exc.listening,
                 text=str(exc),
                 seconds=time.monotonic() - start,
             )

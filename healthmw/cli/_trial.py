@@ -62,7 +62,7 @@ class Outcome:
     requests: int
     last: Observation | None
     """The last observation that has an answer."""
-    reached: bool
+    listening: bool
     """Whether there was ever a connection."""
 
 
@@ -86,7 +86,7 @@ class Trial:
         self._start = time.monotonic()
         self._requests = 0
         self._last: Observation | None = None
-        self._reached = False
+        self._listening = False
         self._name = "the server"
         self._said = "it was never asked"
 
@@ -113,7 +113,7 @@ class Trial:
                 return False
             (seen,) = found
             self._requests += 1
-            self._reached |= seen.reached
+            self._listening |= seen.listening
             if seen.answer is not None:
                 self._last = seen
             in_row = in_row + 1 if seen.well else 0
@@ -126,7 +126,7 @@ class Trial:
             if in_row == step.passes:
                 return True
             # Nobody there yet: knock often, it costs the server nothing.
-            if pause(self._pace.interval if seen.reached else _KNOCK, stop=self._stopped):
+            if pause(self._pace.interval if seen.listening else _KNOCK, stop=self._stopped):
                 return False
 
     def _is_cut(self, seen: Observation, timeout: float) -> bool:
@@ -176,5 +176,5 @@ class Trial:
             seconds=self._elapsed(),
             requests=self._requests,
             last=self._last,
-            reached=self._reached,
+            listening=self._listening,
         )

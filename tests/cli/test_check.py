@@ -379,9 +379,11 @@ def test_https(bench: Bench) -> None:
             run = bench.run("check", *options, f"https://{place}")
             assert run.code == 2
             assert run.out.startswith(untrusted.format(place))
+            assert "(give its CA with --cacert)" in run.out
         run = bench.run("check", f"--cacert={mine}", f"https://localhost:{place.split(':')[1]}")
         assert run.code == 2
         assert "Hostname mismatch" in run.out
+        assert "--cacert" not in run.out, "its CA is known"
 
 
 def test_several_targets_are_asked_at_once(bench: Bench) -> None:

@@ -116,6 +116,11 @@ def test_https_with_a_private_ca(bench: Bench) -> None:
     run = bench.smoke(_TLS, https, "--insecure")
     assert run.code == 0
 
+    run = bench.smoke(_TLS, https, timeout="3")
+    assert run.code == 1
+    assert "TLS: the certificate is not to be trusted: " in run.out
+    assert "Nobody listens there" not in run.out
+
 
 def test_a_ca_file_that_is_none(bench: Bench) -> None:
     (bench.folder / "ca.pem").write_text("no certificate")
