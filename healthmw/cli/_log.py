@@ -66,7 +66,10 @@ class LogTail:
             at = len(text) if self._mark is None else max(self._mark - self._dropped, 0)
             total = self._lines + (not text.endswith(b"\n") and bool(text))
         before, after = text[:at].splitlines(), text[at:].splitlines()
-        own = re.compile(rb'"GET ' + re.escape(path.encode()) + rb'[^"]* HTTP/1\.[01]"')
+        # "GET /path HTTP/1.1" with most servers, "GET /path 1.1" with hypercorn, "GET /path" with
+        # daphne.
+        asked = rb'"GET ' + re.escape(path.encode()) + rb'(?:\?[^ "]*)?'
+        own = re.compile(asked + rb'(?: (?:HTTP/)?1\.[01])?"')
         theirs = [line for line in before if not own.search(line)]
         closing = [line for line in after if not own.search(line)]
         shown = theirs[-count:] + closing[: max(count - len(theirs), 0)]

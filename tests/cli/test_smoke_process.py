@@ -304,6 +304,8 @@ def test_the_log_that_is_shown_is_about_the_trial_and_not_about_the_stop(bench: 
         def reply(request):
             print("the reason", flush=True)
             print('127.0.0.1 - "GET /health_check HTTP/1.1" 503', flush=True)
+            print('127.0.0.1 - - "GET /health_check?full 1.1" 503 - as hypercorn', flush=True)
+            print('127.0.0.1:5 - - "GET /health_check" 503 9 as daphne', flush=True)
             print('127.0.0.1 - "GET /health HTTP/1.1" 200', flush=True)
             return answer(b"FAILED", "503 Service Unavailable")
         serve(reply)
