@@ -107,11 +107,12 @@ class Changes:
 def run(words: list[str]) -> int:
     """Run the command with the arguments `words`, and return the exit status."""
     args = make_parser().parse_args(words)
-    with unknown_as_json(sys.stdout, wanted=args.json):
+    changes = Changes()
+    table = None if args.json else _table(changes)
+    with unknown_as_json(sys.stdout, wanted=args.json), table.above() if table else nullcontext():
         targets = [resolve(text, args, kind=question_type(args)) for text in args.targets]
     names = _names(targets)
-    progress, changes = Progress(live_only=True), Changes()
-    table = None if args.json else _table(changes)
+    progress = Progress(live_only=True)
     seen: list[Observation] = []
     left_alone = False
     with Signals() as signals, table or nullcontext():

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, redirect_stderr
+from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.cells import cell_len
 from rich.console import Group
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
 from healthmw.cli import _text
+from healthmw.cli._output import on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
@@ -42,7 +47,8 @@ class Table:
         self._rows: dict[str, Row] = {}
         self._took: dict[str, deque[float]] = {}
         self._seen = self._drawn = 0.0
-        self._live = Live(auto_refresh=False)
+        self._has_errors = on_terminal(sys.stderr)
+        self._live = Live(auto_refresh=False, redirect_stderr=self._has_errors)
         self._has_bars = self._live.console.encoding.lower().startswith("utf")
 
     def __enter__(self) -> Self:
@@ -57,6 +63,15 @@ class Table:
     ) -> None:
         self._live.update(self._picture())  # what stays on the screen may be as high as it is
         self._live.stop()
+
+    def above(self) -> AbstractContextManager[object]:
+        """Inside this context whoever takes hold of standard error will write above the table.
+
+        An app's logging does so as it is imported, and would write into the table for ever after.
+        """
+        if not self._has_errors:
+            return nullcontext()
+        return redirect_stderr(cast("TextIO", FileProxy(self._live.console, sys.stderr)))
 
     def show(self, rows: dict[str, Row]) -> None:
         """Show what was seen."""

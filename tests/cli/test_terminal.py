@@ -22,15 +22,20 @@ from tests.cli.servers import OKAY, answer, answering
 from tests.waiting import until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.cli.servers import Bench
 
 
-def _on_a_terminal(*words: str, **env: str) -> str:
-    """Run the command line on a pseudo-terminal, and return all that it writes there."""
+def _on_a_terminal(*words: str, command: Sequence[str] = (), **env: str) -> str:
+    """Run the command line on a pseudo-terminal, and return all that it writes there.
+
+    `command` is what to run in its place.
+    """
     main, side = pty.openpty()
     inherited = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "TERM"}}
     with subprocess.Popen(
-        [sys.executable, "-m", "healthmw", *words],
+        command or [sys.executable, "-m", "healthmw", *words],
         stdin=side,
         stdout=side,
         stderr=side,
@@ -279,6 +284,35 @@ def test_a_low_terminal_shows_what_fails(bench: Bench, lines: str, bad: int) -> 
         hidden = re.search(r" that are okay and (\d+) that are not$", text, re.MULTILINE)
         assert len(rows) + (int(hidden[1]) if hidden else 0) >= bad
     assert sum("  well" in line for line in last) == 30, "in the end all of it stays to be read"
+
+
+def test_what_the_app_logs_stands_above_the_table(bench: Bench) -> None:
+    (bench.folder / "logging_app.py").write_text(
+        "import logging\n"
+        "from healthmw import Health\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        "health = Health()\n"
+        "health.add('payments', lambda: logging.getLogger('app').info('asked for payments'))\n"
+    )
+    words = ["watch", "--count=3", "--interval=0.05", "logging_app:health"]
+    frames = _frames(_on_a_terminal(*words, COLUMNS="80"))
+    assert sum(frame[0] == "asked for payments" for frame in frames) == 3
+    assert not any("asked" in line for frame in frames for line in frame[1:])
+
+
+def test_what_the_app_logs_goes_where_standard_error_does(bench: Bench) -> None:
+    (bench.folder / "noisy.py").write_text(
+        "import sys\n"
+        "from healthmw import Health\n"
+        "health = Health()\n"
+        "health.add('payments', lambda: print('asked for payments', file=sys.stderr))\n"
+    )
+    words = [sys.executable, "-m", "healthmw", "watch", "--count=1", "noisy:health"]
+    shell = ["sh", "-c", 'exec "$@" 2>errors', "sh", *words]
+    shown = _on_a_terminal(command=shell)
+    assert "OKAY" in shown
+    assert "asked" not in shown
+    assert (bench.folder / "errors").read_text() == "asked for payments\n"
 
 
 def test_a_watch_without_rich_is_lines(bench: Bench) -> None:
