@@ -355,6 +355,7 @@ _SMOKE = ["--", "true"]
         (["--path=up", *_SMOKE], "--path: 'up' does not begin with a slash: /up"),
         (["--warm-up=up", *_SMOKE], "--warm-up: 'up' does not begin with a slash: /up"),
         (["--timeout=0", *_SMOKE], "--timeout: '0' is not a number of seconds above 0"),
+        (["--timeout=100000", *_SMOKE], "seconds above 0 and up to 86400 (a day)"),
         (["--timeout=nan", *_SMOKE], "--timeout: 'nan' is not"),
         (["--timeout=soon", *_SMOKE], "--timeout: 'soon' is not"),
         (["--grace=-1", *_SMOKE], "--grace: '-1' is not"),
