@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from healthmw.cli._http import Headers
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)")
+_RELEASE = re.compile(r"[!-~]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _LONGEST = 24 * 3600.0
 _EXPECTED = "OKAY"
@@ -173,6 +174,16 @@ def group_name(text: str) -> str:
     """Parse the name of a group of checks."""
     if _NAME.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a group, like `release`")
+    return text
+
+
+def release(text: str) -> str:
+    """Parse the name of a release, as `Health(release=)` takes it."""
+    if _RELEASE.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"no answer comes from a release {text!r}: up to 128 printable ASCII characters,"
+            " no spaces; is the variable set that has its name?"
+        )
     return text
 
 

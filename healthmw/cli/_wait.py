@@ -143,7 +143,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many rounds in a row all must be well (default: %(default)s)",
     )
-    add("--release", metavar="R", help="the answers must come from this release (Health-Release)")
+    add(
+        "--release",
+        type=_options.release,
+        metavar="R",
+        help="the answers must come from this release (Health-Release)",
+    )
     add("--json", action="store_true", help="the verdict as one JSON object")
     _options.add_question(parser)
     return parser

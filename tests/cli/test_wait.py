@@ -263,6 +263,9 @@ def test_what_is_not_usable(bench: Bench) -> None:
     assert run.code == 2
     assert "there is no command after --" in run.err
     assert bench.run("wait", "gopher://localhost").code == 2
+    run = bench.run("wait", "--release=", "http://localhost:1")
+    assert run.code == 2
+    assert "--release: no answer comes from a release '': " in run.err
 
 
 def test_what_our_own_end_cuts_short_does_not_hide_what_was_seen(bench: Bench) -> None:
