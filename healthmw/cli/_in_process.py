@@ -186,7 +186,10 @@ def named(text: str, *, group: str | None, strict: bool) -> InProcess:
     The current directory is looked in first, as servers do.
     """
     module_name, _, attribute = text.partition(":")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError:
+        raise CouldNotTell(f"{text}: the current directory is gone: change into it anew") from None
     if here not in sys.path:
         sys.path.insert(0, here)
     module = _module(module_name)

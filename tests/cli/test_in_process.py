@@ -193,6 +193,16 @@ def test_a_module_that_is_not_there(bench: Bench, app: Callable[[str], str], nam
     assert "run this in the folder where the server is started" in run.err
 
 
+def test_a_folder_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bench.folder / "release-1"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    run = bench.run("check", "shop:health")
+    assert run.code == 2
+    assert "shop:health: the current directory is gone" in run.err
+
+
 def test_no_look_is_longer_than_its_limit_and_tells_who_was_late(
     bench: Bench, app: Callable[[str], str]
 ) -> None:
