@@ -102,11 +102,12 @@ def question(
 ) -> Question:
     """Return what the options of `add_question` say; `headers` are sent unless they are given."""
     expected = _EXPECTED if args.expect is None else args.expect
+    given = {name.lower() for name, _ in args.header}
     return kind(
         expect=None if args.any_body else os.fsencode(expected),
         strict=args.strict,
         group=args.group,
-        headers=[*headers, *args.header],
+        headers=[*(one for one in headers if one[0].lower() not in given), *args.header],
     )
 
 

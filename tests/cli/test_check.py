@@ -171,7 +171,8 @@ def test_what_is_sent(bench: Bench) -> None:
         options = ["--group=release", "--header=host: example.com", "--header=X-Two: a"]
         url = f"http://ann:sword%20fish@{place}/up now?token=swordfish#x"
         run = bench.run("check", *options, "--header=X-Two:  b ", url)
-    plain, rich = asked
+        bench.run("check", "--header=authorization: Bearer swordfish", url)
+    plain, rich, other = asked
     assert plain[0] == "GET /health_check HTTP/1.1"
     assert f"Host: {place}" in plain
     assert "Connection: close" in plain
@@ -180,6 +181,9 @@ def test_what_is_sent(bench: Bench) -> None:
     assert [line for line in rich if line.lower().startswith("host")] == ["host: example.com"]
     assert [line for line in rich if line.startswith("X-Two")] == ["X-Two: a", "X-Two: b"]
     assert "Authorization: Basic YW5uOnN3b3JkIGZpc2g=" in rich
+    assert [line for line in other if line.lower().startswith("authorization")] == [
+        "authorization: Bearer swordfish"
+    ]
     assert run.code == 0
     assert run.out.startswith(f"OKAY  http://{place}/up%20now/release: ")
     assert "sword" not in run.out + run.err
