@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("bind_gate", "post_worker_init")
 
 _LOOK = 0.5  # seconds between two looks at whether gunicorn is still there
+_INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
 
 def bind_gate(target: str, *, timeout: float = 30.0) -> Callable[[Any], None]:
@@ -49,9 +51,12 @@ def bind_gate(target: str, *, timeout: float = 30.0) -> Callable[[Any], None]:
         # gunicorn has put the app's folders on its own path.
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", __name__, target, f"{timeout!r}", f"{os.getpid()}"]
-        run = subprocess.run(  # noqa: S603 - the command is ours, its target the operator's
-            command, env=environ, stdin=subprocess.DEVNULL, check=False
-        )
+        try:
+            run = subprocess.run(  # noqa: S603 - the command is ours, its target the operator's
+                command, env=environ, stdin=subprocess.DEVNULL, check=False
+            )
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
         if run.returncode:
             server.log.critical("healthmw: %s is not ready, so no port is opened", target)
             sys.exit(1)
@@ -97,4 +102,7 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    try:
+        sys.exit(_main(*sys.argv[1:]))
+    except KeyboardInterrupt:  # Ctrl-C reaches gunicorn as well, which ends
+        sys.exit(_INTERRUPTED)

@@ -95,6 +95,31 @@ def test_the_gate_ends_with_gunicorn(tmp_path: Path, free_port: Callable[[], int
                 os.killpg(running.pid, signal.SIGKILL)
 
 
+def test_an_interrupted_gate_says_nothing_more(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **scenario("journaled", tmp_path)}
+    with subprocess.Popen(
+        command(tmp_path, free_port(), 3600),
+        cwd=tmp_path,
+        env={**environ, "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            eventually((tmp_path / "journal").exists)
+            os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+            out, _ = running.communicate(timeout=PATIENCE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 130
+    assert "KeyboardInterrupt" not in out
+
+
 def test_gunicorn_ends_when_the_target_is_no_health(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
