@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("bind_gate", "post_worker_init")
 
 _LOOK = 0.5  # seconds between two looks at whether gunicorn is still there
+_GRACE = 3.0  # seconds over the time limit for the checks to say so, and for what they opened
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
 
@@ -84,14 +85,28 @@ def _main(target: str, timeout: str, parent: str) -> int:
 
     async def wait() -> None:
         async with health:
-            await wait_until_started(health, float(timeout))
+            await wait_until_started(health, limit)
+            late.cancel()
 
+    limit = float(timeout)
+    late = threading.Timer(limit + _GRACE, _give_up, (limit,))
+    late.daemon = True
+    late.start()
     try:
         anyio.run(wait)
     except NotStartedError as exc:
         sys.stderr.write(f"healthmw: {exc}\n")
         return 1
     return 0
+
+
+def _give_up(limit: float) -> None:
+    """End this process: its event loop has been blocked for so long that nothing else would."""
+    sys.stderr.write(
+        f"healthmw: not ready to start after {limit:g} s: a check blocks the event loop, or does"
+        " not close\n"
+    )
+    os._exit(1)
 
 
 def _end_with(parent: int) -> None:

@@ -120,6 +120,24 @@ def test_an_interrupted_gate_says_nothing_more(
     assert "KeyboardInterrupt" not in out
 
 
+def test_gunicorn_ends_though_a_check_blocks_for_ever(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    tmp_path.joinpath("blocked.py").write_text(
+        "import time\n"
+        "from healthmw import Health\n"
+        "health = Health()\n"
+        "@health.probe('database')\n"
+        "async def database() -> None:\n"
+        "    time.sleep(3600)\n"
+    )
+    server = gunicorn(tmp_path, free_port(), 0.5, "blocked:health")
+    with pytest.raises(AssertionError, match="the server ended"), server:
+        pass
+    assert server.exit_status == 1
+    assert "not ready to start after 0.5 s: a check blocks the event loop" in server.tail()
+
+
 def test_gunicorn_ends_when_the_target_is_no_health(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
