@@ -224,7 +224,9 @@ def _module(name: str) -> ModuleType:
                 " run this in the folder where the server is started"
             ) from None
         raise _broken(name, exc) from None
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - an app's own code may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - SystemExit, a panic of an extension, or anything
         raise _broken(name, exc) from None
 
 

@@ -170,6 +170,7 @@ def test_what_the_app_prints_does_not_disturb_the_verdict(
         ("import nowhere_at_all", "health", "importing '{name}' failed: ModuleNotFoundError: No"),
         ("raise OSError('redis://a:swordfish@b')", "health", "OSError: redis://a:***@b; `python"),
         ("raise SystemExit('set DEBUG')", "health", "importing '{name}' failed: SystemExit: set"),
+        ("raise BaseException('a panic')", "health", "importing '{name}' failed: BaseException: a"),
         ("health.group('mine', checks=['x'])", "health", "group 'mine' names 'x', which is no"),
     ],
 )
@@ -182,6 +183,12 @@ def test_what_names_no_health(
     assert said.format(name=name) in run.err
     assert "swordfish" not in run.err
     assert run.out == ""
+
+
+def test_an_import_can_be_interrupted(bench: Bench, app: Callable[[str], str]) -> None:
+    run = bench.run("check", f"{app('raise KeyboardInterrupt')}:health")
+    assert run.code == 130
+    assert run.out + run.err == ""
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_package.web"])
