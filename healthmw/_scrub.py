@@ -69,6 +69,12 @@ _NETLOC = _Form(
     re.IGNORECASE,
 )
 
+# The host as who reads a URL only to its first `@` looks it up: the password goes on in it.
+_HOST = _Form(
+    r"""(\b(?:host(?:[ _]?name)?|resolve|server on) ["']?)[^\s"']{1,256}@(?=[\w\[])""",
+    re.IGNORECASE,
+)
+
 _NAME = r"""
     (?: pass (?: word | wd | phrase ) | (?: (?<![a-z]) | (?<=db) | (?<=user) | (?<=require) ) pass
       | (?<![a-z]) (?: pwd | pw )
@@ -188,6 +194,7 @@ _RULES: tuple[tuple[_Form, _Mask], ...] = (
     (_URL, _mask_url),
     (_HTTP_KEY, rf"\1{MASK}@"),
     (_NETLOC, rf"\1{MASK}@"),
+    (_HOST, rf"\1{MASK}@"),
     (_HEADER, rf"\1\2{MASK}"),
     (_SCHEME, rf"\1{MASK}"),
     (_ASSIGNED, _mask_value),

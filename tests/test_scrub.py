@@ -165,6 +165,21 @@ def test_the_netloc_of_a_parsed_url_is_known_too() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "failed to resolve host '{}': [Errno -2] Name or service not known",
+        'could not translate host name "{}" to address: Name or service not known',
+        "can't resolve {}: [Errno -2] Name or service not known",
+        "Can't connect to MySQL server on '{}' ([Errno -2])",
+    ],
+)
+def test_a_host_has_no_rest_of_a_password_in_it(form: str) -> None:
+    # Of postgresql://bob:my@hunter2@db.example some read "my" as the password.
+    assert scrub(form.format("hunter2@db.example")) == form.format("***@db.example")
+    assert scrub(form.format("hun@ter2@[::1]")) == form.format("***@[::1]")
+
+
 def test_json_inside_json_is_read_too() -> None:
     text = r'{"body": "{\"password\": \"hunter2 x\", \"host\": \"db\"}"}'
     assert scrub(text) == r'{"body": "{\"password\": \"***\", \"host\": \"db\"}"}'
