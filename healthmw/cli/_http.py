@@ -39,6 +39,7 @@ _SAYINGS: dict[type[Exception], str] = {
     BrokenPipeError: "the connection was reset",
     FileNotFoundError: "there is no such socket",
     socket.gaierror: "the host name can't be resolved",
+    UnicodeError: "the host name can't be resolved",  # by the codec idna: an empty or a long label
 }
 
 

@@ -214,6 +214,10 @@ def test_a_name_that_nobody_has(bench: Bench) -> None:
     run = bench.run("check", "--timeout=5", "http://no-such-host.invalid")
     assert run.code == 2
     assert run.out.startswith("UNKNOWN  http://no-such-host.invalid/health_check: ")
+    for name in ("web..internal", f"{'x' * 64}.internal"):  # which no resolver is asked for
+        run = bench.run("check", f"http://{name}")
+        assert run.code == 2
+        assert f"http://{name}/health_check: the host name can't be resolved" in run.out
 
 
 def test_a_host_name_is_looked_up(bench: Bench) -> None:
