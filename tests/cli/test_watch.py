@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,24 @@ def test_a_signal_ends_it(bench: Bench) -> None:
         _, err = watch.communicate(timeout=60)
     assert watch.returncode == 143
     assert err == ""
+
+
+def test_a_system_that_knows_few_signals(bench: Bench) -> None:
+    # As Windows, where nothing of this was ever tried.
+    code = (
+        "import select, signal, sys; del signal.SIGHUP, signal.SIGQUIT, select.poll;"
+        " from healthmw.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    with answering(OKAY) as place:
+        for words in (["watch", "--count=1", f"http://{place}"], ["completion", "fish"]):
+            run = subprocess.run(
+                [sys.executable, "-c", code, *words],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("changes", [False, True])
