@@ -18,7 +18,7 @@ from healthmw.cli._process import Server
 from healthmw.cli._report import as_json, as_text
 from healthmw.cli._signals import Signals
 from healthmw.cli._target import REDIRECT, SUCCESS, HTTPTarget, Question, tls_context
-from healthmw.cli._text import limit, without_credentials
+from healthmw.cli._text import limit, of_command
 from healthmw.cli._trial import Pace, Step, Trial, Verdict
 from healthmw.cli._verdict import unknown_as_json
 
@@ -53,7 +53,7 @@ def _smoke(args: argparse.Namespace, command: list[str]) -> int:
     env = _environment(args, port=endpoint.port)
     ensure_vacant(endpoint)
     progress = Progress()
-    progress.line(f"Starting  {without_credentials(shown)}")
+    progress.line(f"Starting  {of_command(shown)}")
     progress.line(f"  asking  {target.name} for at most {limit(args.timeout)}")
     with Signals() as signals, adopting_orphans():
         server = Server(words, env=env)

@@ -15,6 +15,13 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub(r"\1***@", text)
 
 
+def of_command(text: str) -> str:
+    """Return the command `text` as it may be shown: `--password ***`, `TOKEN=***`."""
+    from healthmw._scrub import scrub
+
+    return scrub(without_credentials(text))
+
+
 def clean(text: bytes | str, width: int = 400) -> str:
     """Return one line of `text` without escape sequences and control characters, cut at `width`."""
     if isinstance(text, bytes):

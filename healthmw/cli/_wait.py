@@ -16,7 +16,7 @@ from healthmw.cli._output import Paint, Progress, emit
 from healthmw.cli._resolve import KINDS, resolve
 from healthmw.cli._rounds import Rounds
 from healthmw.cli._signals import Signals
-from healthmw.cli._text import without_credentials
+from healthmw.cli._text import of_command
 from healthmw.cli._verdict import unknown_as_json
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(words: list[str]) -> int:
         for word, text in rounds.lines():
             emit(f"{Paint(stream).verdict(word)}  {text}", stream)
     if code == WELL and command:
-        progress.line(f"Starting  {without_credentials(shlex.join(command))}")
+        progress.line(f"Starting  {of_command(shlex.join(command))}")
         _become(command, env=env, folder=folder)
     return code
 

@@ -140,7 +140,7 @@ def test_procfile(bench: Bench) -> None:
         "\n"
         "not a process line\n"
         f'web:   MODE=trial exec {command} "$PORT $MODE"\r\n'
-        f"other-one: {command} other\n"
+        f"other-one: API_TOKEN=swordfish {command} other\n"
     )
     run = bench.run("smoke", "--procfile")
     assert run.code == 0
@@ -151,6 +151,8 @@ def test_procfile(bench: Bench) -> None:
     run = bench.run("smoke", "--procfile", "My.procfile", "--process", "other-one")
     assert run.code == 0
     assert bench.wait_for("argv") == "other"
+    assert "Starting  API_TOKEN=*** " in run.err
+    assert "swordfish" not in run.err
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,11 @@ def test_it_becomes_the_command(bench: Bench) -> None:
 
 def test_a_password_in_the_command_is_not_shown(bench: Bench) -> None:
     with answering(OKAY) as place:
-        words = ["wait", f"http://{place}", "--", "echo", "redis://:s3cret@cache/0"]
-        with bench.start(*words) as wait:
+        words = ["echo", "redis://:s3cret@cache/0", "--password", "s3cret", "API_TOKEN=s3cret"]
+        with bench.start("wait", f"http://{place}", "--", *words) as wait:
             out, err = wait.communicate(timeout=60)
-    assert out == "redis://:s3cret@cache/0\n"  # the command itself has it
-    assert "Starting  echo redis://***@cache/0" in err
+    assert out == f"{' '.join(words[1:])}\n"  # the command itself has it
+    assert "Starting  echo redis://***@cache/0 --password *** API_TOKEN=***" in err
     assert "s3cret" not in err
 
 
