@@ -43,7 +43,7 @@ class Life:
         self._health = health
         self._startup_timeout = startup_timeout
         self.drains = DRAINER.add(health, drain_delay)
-        """Whether `drain_delay` is given."""
+        """Whether `drain_delay` is given, and heeded."""
         if startup_timeout is not None:
             warn_of_platform("startup_timeout", seconds("startup_timeout", startup_timeout))
 

@@ -107,6 +107,14 @@ def test_without_the_option_the_handler_is_left_alone(server: Recorder) -> None:
     assert signal.getsignal(signal.SIGTERM) is server
 
 
+def test_a_server_under_trial_does_not_drain(
+    server: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEALTHMW_SMOKE", "1")
+    wsgi.HealthMiddleware(hello, well(), drain_delay=3600)
+    assert signal.getsignal(signal.SIGTERM) is server
+
+
 def test_where_the_server_has_no_handler_the_process_ends_as_ever() -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert before is signal.SIG_DFL
