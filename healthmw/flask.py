@@ -100,9 +100,9 @@ class HealthMW:
                 health.add(name, probe, **policy)
             self._given.add(health)
         _add_databases(health, app)
-        app.extensions["healthmw"] = health
         # Flask's own way to wrap an app: what is put here runs before any of Flask's handling.
         app.wsgi_app = HealthMiddleware(app.wsgi_app, health, **mounting)  # type: ignore[method-assign]
+        app.extensions["healthmw"] = health
         if DependencyUnavailable not in app.error_handler_spec[None][None]:
             app.register_error_handler(DependencyUnavailable, _answer_unavailable)
         app.cli.add_command(_command(health))
@@ -140,8 +140,7 @@ def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
     def decorate(view: Callable[V, R]) -> Callable[V, R]:
         @functools.wraps(view)
         def required(*args: V.args, **kwargs: V.kwargs) -> R:
-            health: Health = current_app.extensions["healthmw"]
-            found = health.check(check) if isinstance(check, str) else check
+            found = _check_of_app(check) if isinstance(check, str) else check
             if not found.available:
                 raise DependencyUnavailable(found.name, found.retry_after)
             answer: R = current_app.ensure_sync(view)(*args, **kwargs)  # it may be async
@@ -150,6 +149,13 @@ def require(check: Check | str) -> Callable[[Callable[V, R]], Callable[V, R]]:
         return required
 
     return decorate
+
+
+def _check_of_app(name: str) -> Check:
+    health: Health | None = current_app.extensions.get("healthmw")
+    if health is None:
+        raise RuntimeError(f"require({name!r}) needs HealthMW(app): whose check is meant?")
+    return health.check(name)
 
 
 def _answer_unavailable(error: DependencyUnavailable) -> Response:

@@ -188,9 +188,9 @@ async def test_an_app_that_is_not_ready_in_time_fails_to_start_and_says_why(*, a
     health.add("disk", lambda: None)
     log: list[str] = []
     app: ASGIApp = (
-        HealthApp(health, startup_timeout=0.05)
+        HealthApp(health, startup_timeout=0.5)
         if alone
-        else HealthMiddleware(living(log), health, startup_timeout=0.05)
+        else HealthMiddleware(living(log), health, startup_timeout=0.5)
     )
 
     await server.live(app)
@@ -198,7 +198,7 @@ async def test_an_app_that_is_not_ready_in_time_fails_to_start_and_says_why(*, a
     (message,) = server.sent
     assert message == {
         "type": "lifespan.startup.failed",
-        "message": "healthmw: not ready to start after 0.05 s: database (failed)",
+        "message": "healthmw: not ready to start after 0.5 s: database (failed)",
     }
     assert log == ([] if alone else ["app starts", "app stops"]), "it closes what it opened"
 

@@ -69,6 +69,14 @@ def test_a_health_of_ones_own() -> None:
         HealthMW(Flask(__name__), health=health, max_age=2)
 
 
+def test_an_app_that_was_refused_for_its_options_can_be_tried_again() -> None:
+    app = Flask(__name__)
+    with pytest.raises(ValueError, match="must begin with '/'"):
+        HealthMW(app, path="up")
+    HealthMW(app, path="/up")
+    assert app.test_client().get("/up").status_code == 503
+
+
 def test_engines_of_flask_sqlalchemy_are_found(tmp_path: Path) -> None:
     app = Flask(__name__)
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/main.db"
@@ -191,6 +199,27 @@ def test_what_is_required_is_a_check_or_the_name_of_one() -> None:
     forgotten: Any = lambda: "paid"  # noqa: E731 - the view under a bare `@require`
     with pytest.raises(ValueError, match="check must be a check or the name of one"):
         require(forgotten)
+
+
+def test_a_check_can_be_required_where_there_is_no_extension() -> None:
+    payments = Health().add("payments", ScriptedProbe(), breaker=CircuitBreaker())
+    app = Flask(__name__)
+    app.testing = True  # what is raised comes out
+
+    @app.get("/pay")
+    @require(payments)
+    def pay() -> str:
+        return "paid"
+
+    @app.get("/ship")
+    @require("mail")
+    def ship() -> str:
+        return "shipped"
+
+    client = app.test_client()
+    assert client.get("/pay").text == "paid"
+    with pytest.raises(RuntimeError, match=r"require\('mail'\) needs HealthMW\(app\)"):
+        client.get("/ship")
 
 
 def test_a_blueprint_can_require_it_for_all_of_its_views() -> None:
