@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import suppress
@@ -20,14 +21,21 @@ T = TypeVar("T")
 
 _CLOSE_LIMIT = 1.0  # seconds to say goodbye to the server
 
+FOR_EACH_USE = 60.0
+"""For how long, in seconds, to keep a connection where the app opens one for each use.
+
+The app notices at once what only a new connection tells: a password that changed, a host that
+moved, a database that was made read-only.
+"""
+
 
 class KeptConnection(Generic[C]):
     """One connection for each process, for a driver that blocks; its users take turns.
 
     `connect` and what `run` is given are told the seconds left, and must end by then. `close` must
     not wait. After a failure the connection is not kept, not even where the server has answered: a
-    new one may find the server that has taken over. A child leaves a connection alone that a fork
-    has brought to it.
+    new one may find the server that has taken over. Nor is one that is older than `max_age`
+    seconds. A child leaves a connection alone that a fork has brought to it.
     """
 
     def __init__(
@@ -36,10 +44,12 @@ class KeptConnection(Generic[C]):
         connect: Callable[[float], C],
         close: Callable[[C], object],
         timeout: float,
+        max_age: float = math.inf,
     ) -> None:
         self._connect = connect
         self._close = close
         self._timeout = timeout
+        self._max_age = max_age
         self._slots: PerProcess[_Slot[C, threading.Lock]]
         self._slots = PerProcess(lambda: _Slot(threading.Lock()))
 
@@ -77,6 +87,8 @@ class KeptConnection(Generic[C]):
     def _run(
         self, slot: _Slot[C, threading.Lock], work: Callable[[C, float], T], until: float
     ) -> T:
+        if slot.age() > self._max_age:
+            self._drop(slot)
         kept = slot.connection is not None
         try:
             return self._once(slot, work, until)
@@ -90,10 +102,11 @@ class KeptConnection(Generic[C]):
     def _once(
         self, slot: _Slot[C, threading.Lock], work: Callable[[C, float], T], until: float
     ) -> T:
-        if slot.connection is None:
-            slot.connection = self._connect(_left(until))
+        connection = slot.connection
+        if connection is None:
+            connection = slot.put(self._connect(_left(until)))
         try:
-            return work(slot.connection, _left(until))
+            return work(connection, _left(until))
         except BaseException:
             self._drop(slot)
             raise
@@ -116,7 +129,7 @@ class AsyncKeptConnection(Generic[C]):
     """One connection for each event loop, for an async driver; its users take turns.
 
     `close` says goodbye, and may be cancelled; `drop` closes without waiting. After a failure the
-    connection is not kept.
+    connection is not kept, nor is one that is older than `max_age` seconds.
     """
 
     def __init__(
@@ -126,11 +139,13 @@ class AsyncKeptConnection(Generic[C]):
         close: Callable[[C], Awaitable[object]],
         drop: Callable[[C], object],
         timeout: float,
+        max_age: float = math.inf,
     ) -> None:
         self._connect = connect
         self._close = close
         self._drop = drop
         self._timeout = timeout
+        self._max_age = max_age
         self._slots: PerLoop[_Slot[C, anyio.Lock]]
         self._slots = PerLoop(lambda: _Slot(anyio.Lock()), self._retire)
 
@@ -163,6 +178,8 @@ class AsyncKeptConnection(Generic[C]):
         await self._slots.aclose()
 
     async def _run(self, slot: _Slot[C, anyio.Lock], work: Callable[[C], Awaitable[T]]) -> T:
+        if slot.age() > self._max_age:
+            self._discard(slot)
         kept = slot.connection is not None
         try:
             return await self._once(slot, work)
@@ -174,10 +191,11 @@ class AsyncKeptConnection(Generic[C]):
         return await self._once(slot, work)
 
     async def _once(self, slot: _Slot[C, anyio.Lock], work: Callable[[C], Awaitable[T]]) -> T:
-        if slot.connection is None:
-            slot.connection = await self._connect()
+        connection = slot.connection
+        if connection is None:
+            connection = slot.put(await self._connect())
         try:
-            return await work(slot.connection)
+            return await work(connection)
         except BaseException:
             self._discard(slot)
             raise
@@ -211,6 +229,14 @@ class _Slot(Generic[C, L]):
         self.connection: C | None = None
         self.retired = False
         """Once True, the run that uses the connection closes it at its end."""
+        self._since = 0.0
+
+    def put(self, connection: C) -> C:
+        self.connection, self._since = connection, time.monotonic()
+        return connection
+
+    def age(self) -> float:
+        return 0.0 if self.connection is None else time.monotonic() - self._since
 
     def take(self) -> C | None:
         connection, self.connection = self.connection, None

@@ -13,6 +13,8 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import pytest
+
 T = TypeVar("T")
 
 PATIENCE = 60.0
@@ -39,6 +41,12 @@ async def soon(awaitable: Awaitable[T]) -> T:
     """Return what `awaitable` returns; fail if it hangs."""
     with anyio.fail_after(PATIENCE):
         return await awaitable
+
+
+def let_pass(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the clock of timeouts and ages say that so many seconds have passed."""
+    before = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: before() + seconds)
 
 
 def foreign_threads() -> set[threading.Thread]:

@@ -20,7 +20,7 @@ from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 
 from healthmw._driver import PerProcess, check_timeout, time_limit, with_latency
-from healthmw._kept import KeptConnection
+from healthmw._kept import FOR_EACH_USE, KeptConnection
 from healthmw._sql import Wishes, talk
 from healthmw.exceptions import ProbeFailedError
 
@@ -46,8 +46,9 @@ class DatabaseProbe:
 
     A pass proves a round trip on a connection of the probe's own, opened as the settings say. It is
     kept for the next run (not while a project's tests run, whose database is dropped in the end),
-    and replaced when it does not answer, so that a restart of the server is no failure. Django's
-    connections, which belong to the threads of requests, are not touched.
+    and replaced when it does not answer, so that a restart of the server is no failure; and after
+    `CONN_MAX_AGE`, or a minute where that is 0. Django's connections, which belong to the threads
+    of requests, are not touched.
 
     - `writable=True`: the run fails on a replica, and where transactions are read-only.
     - `max_replica_lag` (seconds): a replica that is further behind its primary is `Degraded`. Both
@@ -351,7 +352,8 @@ def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, 
     """Return the settings for a connection that is kept, with a limit for connecting.
 
     The app's connections keep theirs: they may come from a pool, by default each is over with its
-    request, and they may leave a transaction open.
+    request, and they may leave a transaction open. Where the settings say for how long one is kept,
+    this one isn't kept any longer.
     """
     settings, limit = connection.settings_dict, math.ceil(timeout)
     options = dict(settings.get("OPTIONS") or {})
@@ -359,7 +361,9 @@ def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, 
     given = float(options.get("connect_timeout") or 0)
     if connection.vendor in {"postgresql", "mysql"} and not 0 < given <= limit:
         options["connect_timeout"] = limit
-    return {**settings, "OPTIONS": options, "AUTOCOMMIT": True, "CONN_MAX_AGE": None}
+    age = settings.get("CONN_MAX_AGE")
+    age = FOR_EACH_USE if age == 0 else age
+    return {**settings, "OPTIONS": options, "AUTOCOMMIT": True, "CONN_MAX_AGE": age}
 
 
 def _hang_up(connection: BaseDatabaseWrapper) -> None:

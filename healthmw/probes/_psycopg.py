@@ -15,7 +15,7 @@ from healthmw._driver import (
     shut_down_after,
     with_latency,
 )
-from healthmw._kept import AsyncKeptConnection, KeptConnection
+from healthmw._kept import FOR_EACH_USE, AsyncKeptConnection, KeptConnection
 from healthmw._sql import SIGN_OF_LIFE, Wishes, talk, talk_async
 from healthmw.exceptions import MissingExtraError
 
@@ -40,7 +40,8 @@ class PsycopgProbe:
     own, beside the pool and opened as the pool opens its own: its conninfo, arguments, class and
     `configure`. So a busy pool is no dead database; `PsycopgPoolProbe` looks at the pool. It is in
     autocommit and prepares nothing, which suits PgBouncer. Where it died, as by a restart of the
-    server, it is replaced within the run.
+    server, it is replaced within the run; else after the pool's `max_lifetime`, or after a minute
+    where that is a null pool.
 
     A pass proves a round trip: the server accepted the login and answered a query in time.
 
@@ -71,7 +72,12 @@ class PsycopgProbe:
     ) -> None:
         try:
             import psycopg
-            from psycopg_pool import AsyncConnectionPool, ConnectionPool
+            from psycopg_pool import (
+                AsyncConnectionPool,
+                AsyncNullConnectionPool,
+                ConnectionPool,
+                NullConnectionPool,
+            )
         except ImportError as exc:
             raise MissingExtraError("PsycopgProbe", extra="psycopg") from exc
         self._wishes = Wishes(writable=writable, max_replica_lag=max_replica_lag)
@@ -89,14 +95,21 @@ class PsycopgProbe:
                 f" connection string, not {type(target).__name__}"
             )
         self.is_async: bool = not isinstance(target, ConnectionPool)
+        max_age = math.inf if isinstance(target, str) else target.max_lifetime
+        if isinstance(target, NullConnectionPool | AsyncNullConnectionPool):
+            max_age = FOR_EACH_USE
         self._sync = KeptConnection(
-            connect=self._connect, close=psycopg.Connection.close, timeout=timeout
+            connect=self._connect,
+            close=psycopg.Connection.close,
+            timeout=timeout,
+            max_age=max_age,
         )
         self._async = AsyncKeptConnection(
             connect=self._connect_async,
             close=psycopg.AsyncConnection.close,
             drop=lambda connection: connection.pgconn.finish(),
             timeout=timeout,
+            max_age=max_age,
         )
 
     def __repr__(self) -> str:

@@ -49,7 +49,8 @@ class SQLAlchemyProbe:
       engine opens its own (its creator, arguments and events), in autocommit, so that no
       transaction is open between runs. A busy pool is thus no dead database: when all of the app's
       connections are in use, the run is `Degraded`. A connection that died, as by a restart of the
-      server, is replaced within the run.
+      server, is replaced within the run; one that works after `pool_recycle`, or with a `NullPool`
+      after a minute.
     - `connection="pool"`: one from the app's pool, for the time of the query. When none becomes
       free in time, the run fails. With an `AsyncEngine`, only for the loop that the app uses it on.
     - `query`: a text or an SQLAlchemy statement instead of `SELECT 1`. Let it be light: one that is

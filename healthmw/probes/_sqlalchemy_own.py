@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from healthmw._driver import Undisturbed, let_go_when_cancelled, look_up_any, shut_down_after
+from healthmw._kept import FOR_EACH_USE
 from healthmw._sockets import connect_pg8000, connect_pymysql
 from healthmw.exceptions import ProbeFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import URL, Connection, Dialect, Engine
+    from sqlalchemy import URL, Connection, Dialect, Engine, Pool
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -84,6 +85,8 @@ class OwnConnection:
         self.retired = False
         """Once True, the run that uses the connection closes it at its end."""
         self._connection: Connection | None = None
+        self._opened = 0.0
+        self._max_age = _max_age(app.pool)
         self._lock = threading.Lock()
         self.async_lock = anyio.Lock()
         self.undisturbed: Undisturbed[Any] = Undisturbed()
@@ -92,7 +95,8 @@ class OwnConnection:
     @property
     def is_open(self) -> bool:
         """True when the next `use` opens no connection."""
-        return self._connection is not None
+        age = time.monotonic() - self._opened
+        return self._connection is not None and age <= self._max_age
 
     @contextmanager
     def held(self, patience: float) -> Iterator[None]:
@@ -112,10 +116,13 @@ class OwnConnection:
 
         Opening one in a thread ends at `until`, with a `TimeoutError`, where the driver lets it.
         """
-        if self._connection is None:
-            self._connection = self._open(max(0.0, until - time.monotonic()))
+        connection = self._connection if self.is_open else None
+        if connection is None:
+            self._drop()
+            connection = self._connection = self._open(max(0.0, until - time.monotonic()))
+            self._opened = time.monotonic()
         try:
-            yield self._connection
+            yield connection
         except BaseException:
             self._drop()
             raise
@@ -149,6 +156,16 @@ class OwnConnection:
             with suppress(Exception):  # it may be in any state; why the run failed is known already
                 connection.invalidate()  # closes it, where close() would keep it in the pool
                 connection.close()
+
+
+def _max_age(pool: Pool) -> float:
+    """Return the seconds after which the app's pool has a new connection in an old one's place."""
+    from sqlalchemy import NullPool
+
+    if isinstance(pool, NullPool):
+        return FOR_EACH_USE
+    seconds: float = pool._recycle  # noqa: SLF001 - SQLAlchemy shows it nowhere else
+    return math.inf if seconds < 0 else seconds
 
 
 def connect_in_pool(app: Engine, until: float) -> Connection:

@@ -32,7 +32,7 @@ from tests.relay import Relay
 from tests.services.servers import PASSWORD, MariaDB, PostgreSQL
 from tests.services.sql_django import by_django, no_database_left
 from tests.services.sql_view import PATIENCE, ServerView
-from tests.waiting import InThread, foreign_threads, until_sync
+from tests.waiting import InThread, foreign_threads, let_pass, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -340,6 +340,44 @@ def test_postgresql_as_the_apps_pool_in_threads_reaches_it(postgresql: Any, run:
     run(PsycopgProbe(pool))
     assert view.ask("SELECT pid FROM pg_stat_activity WHERE application_name = 'shop'") != []
     view.wait_for_clients(1)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        psycopg_pool.ConnectionPool,
+        psycopg_pool.AsyncConnectionPool,
+        psycopg_pool.NullConnectionPool,
+        psycopg_pool.AsyncNullConnectionPool,
+    ],
+)
+def test_it_grows_no_older_than_those_of_the_apps_pool(
+    kind: Any, postgresql: PostgreSQL, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def configure(connection: object) -> None:
+        opened.append(connection)
+
+    async def configure_async(connection: object) -> None:
+        opened.append(connection)
+
+    is_async = kind.__name__.startswith("Async")
+    pool = kind(
+        postgresql.dsn(),
+        open=False,
+        max_lifetime=60.0,
+        configure=configure_async if is_async else configure,
+    )
+    probe = PsycopgProbe(pool)
+    for _ in range(2):
+        run(probe)
+    assert len(opened) == 1
+    let_pass(61.0, monkeypatch)
+    for _ in range(2):
+        run(probe)
+    assert len(opened) == 2
+    ServerView(postgresql).wait_for_clients(1)
 
 
 def test_what_the_app_does_to_each_connection_may_fail(postgresql: Any, run: Runner) -> None:

@@ -22,7 +22,7 @@ from tests.probes.running import Runner
 from tests.relay import Relay
 from tests.services.servers import PASSWORD, PostgreSQL
 from tests.services.sql_view import PATIENCE, ServerView
-from tests.waiting import foreign_threads, until_sync
+from tests.waiting import foreign_threads, let_pass, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +129,29 @@ def test_the_apps_pool_is_not_touched(database: Database, run: Runner) -> None:
     run(SQLAlchemyProbe(engine))
     assert isinstance(app.pool, sa.QueuePool)
     assert (app.pool.checkedin(), app.pool.checkedout()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "renewed"),
+    [({}, False), ({"pool_recycle": 60}, True), ({"poolclass": sa.NullPool}, True)],
+    ids=["kept for ever", "recycled", "opened for each use"],
+)
+def test_it_grows_no_older_than_the_apps(
+    options: Any, renewed: bool, database: Database, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = database.engine(**options)
+    opened = []
+    app = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    sa.event.listen(app, "connect", lambda *_: opened.append(1))
+    probe = SQLAlchemyProbe(engine)
+    for _ in range(2):
+        run(probe)
+    let_pass(61.0, monkeypatch)
+    assert len(opened) == 1
+    for _ in range(2):
+        run(probe)
+    assert len(opened) == 1 + renewed
+    database.wait_for_clients(1)
 
 
 def test_through_the_apps_pool(database: Database, run: Runner) -> None:
