@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from healthmw._probe import Outcome
     from healthmw._sql import Rows, Seen
 
-    DictConnection = Connection[dict[str, Any]]
-    AsyncDictConnection = AsyncConnection[dict[str, Any]]
-
 
 class PsycopgProbe:
     """Run `SELECT 1` on PostgreSQL, over one connection that is kept between runs.
@@ -142,27 +139,35 @@ class PsycopgProbe:
         seen = await self._async.run(self._ask_async)
         return with_latency(seen, time.perf_counter() - started)
 
-    def _ask(self, connection: DictConnection, seconds: float) -> Seen:
+    def _ask(self, connection: Connection[Any], seconds: float) -> Seen:
+        from psycopg import Cursor
+        from psycopg.rows import dict_row
+
         def rows(statement: str) -> Rows:  # as bytes: psycopg's types want a str to be a literal
-            return connection.execute(statement.encode()).fetchall()
+            with Cursor(connection, row_factory=dict_row) as cursor:
+                return cursor.execute(statement.encode()).fetchall()
 
         with shut_down_after(seconds) as watch:
             watch(connection.fileno())
             rows(SIGN_OF_LIFE)
             return talk(self._wishes.examine("postgresql"), rows)
 
-    async def _ask_async(self, connection: AsyncDictConnection) -> Seen:
+    async def _ask_async(self, connection: AsyncConnection[Any]) -> Seen:
+        from psycopg import AsyncCursor
+        from psycopg.rows import dict_row
+
         async def rows(statement: str) -> Rows:
-            return await (await connection.execute(statement.encode())).fetchall()
+            async with AsyncCursor(connection, row_factory=dict_row) as cursor:
+                return await (await cursor.execute(statement.encode())).fetchall()
 
         await rows(SIGN_OF_LIFE)
         return await talk_async(self._wishes.examine("postgresql"), rows)
 
-    def _connect(self, seconds: float) -> DictConnection:
+    def _connect(self, seconds: float) -> Connection[Any]:
         pool = self._pool
         conninfo = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
         options = pool.kwargs() if callable(pool.kwargs) else pool.kwargs
-        connection: DictConnection = pool.connection_class.connect(
+        connection: Connection[Any] = pool.connection_class.connect(
             conninfo or "", **_own_options(conninfo or "", options or {}, seconds)
         )
         if (configure := pool._configure) is not None:  # noqa: SLF001 - shown nowhere else
@@ -175,7 +180,7 @@ class PsycopgProbe:
                 raise
         return connection
 
-    async def _connect_async(self) -> AsyncDictConnection:
+    async def _connect_async(self) -> AsyncConnection[Any]:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
 
@@ -190,7 +195,7 @@ class PsycopgProbe:
         found = conninfo_to_dict(conninfo) | options
         if not found.get("hostaddr"):
             await look_up_any(str(found.get("host") or "").split(","))
-        connection: AsyncDictConnection = await kind.connect(conninfo, **options)
+        connection: AsyncConnection[Any] = await kind.connect(conninfo, **options)
         let_go_when_cancelled(connection)
         try:
             if configure is not None:
@@ -221,7 +226,6 @@ def _check_conninfo(conninfo: str) -> None:
 def _own_options(conninfo: str, options: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return the arguments of the app's connections, with those that the probe's own needs."""
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg.rows import dict_row
 
     given = conninfo_to_dict(conninfo) | options
     hosts = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
@@ -230,8 +234,6 @@ def _own_options(conninfo: str, options: dict[str, Any], seconds: float) -> dict
     found = given.get("connect_timeout")
     return options | {
         "autocommit": True,
-        "row_factory": dict_row,
-        "cursor_factory": None,
         "prepare_threshold": None,
         "connect_timeout": min(limit, int(found)) if found and int(found) > 0 else limit,
     }

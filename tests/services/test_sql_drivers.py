@@ -284,7 +284,9 @@ class AppPool:
 
 async def psycopg_pool_of(dsn: str) -> AppPool:
     async def configure(connection: psycopg.AsyncConnection) -> None:
-        await connection.execute("SET application_name = 'shop'")
+        row = await (await connection.execute("SELECT 'shop'")).fetchone()
+        assert row is not None
+        await connection.execute(f"SET application_name = '{row[0]}'")
         await connection.commit()
 
     async def settings() -> dict[str, object]:
@@ -331,7 +333,9 @@ def test_postgresql_as_the_apps_pool_in_threads_reaches_it(postgresql: Any, run:
     view = ServerView(postgresql)
 
     def configure(connection: psycopg.Connection[Any]) -> None:
-        connection.execute("SET application_name = 'shop'")
+        row = connection.execute("SELECT 'shop'").fetchone()
+        assert row is not None
+        connection.execute(f"SET application_name = '{row[0]}'")
 
     pool: psycopg_pool.ConnectionPool[Any]
     pool = psycopg_pool.ConnectionPool(
