@@ -42,8 +42,9 @@ class AlembicProbe:
     `engine` is the app's own `Engine` or `AsyncEngine`, or a URL. The migrations are found by one
     of
 
-    - `config`: the path of `alembic.ini`, or an `alembic.config.Config`; `version_locations` and
-      the rest are understood as Alembic does, relative paths too;
+    - `config`: the path of `alembic.ini`, or of `pyproject.toml` where that has them, or an
+      `alembic.config.Config`; `version_locations` and the rest are understood as Alembic does,
+      relative paths too;
     - `script_location`: the folder with the folder `versions` in it, or `package:folder`.
 
     They are the code, so they are read once, at construction. `version_table` and
@@ -145,7 +146,8 @@ def _read(
         given = f"config={str(config)!r}"
         if not Path(str(config)).is_file():
             raise ValueError(f"{given} is no file")
-        config = Config(str(config))
+        path = Path(str(config))
+        config = Config(toml_file=path) if path.suffix == ".toml" else Config(path)
     with _path_kept():
         try:
             scripts = ScriptDirectory.from_config(config)

@@ -159,6 +159,18 @@ def test_a_line_that_is_behind_is_seen_beside_one_that_is_ahead(
     assert run(probe_of(old, url))["ahead_revisions"] == "b2"
 
 
+def test_those_that_a_pyproject_file_names(tmp_path: Path, url: str, run: Runner) -> None:
+    Release(tmp_path / "migrations", url).revision("a1", None)
+    file = tmp_path / "pyproject.toml"
+    file.write_text('[project]\ndependencies = [\n  "alembic",\n]\n')
+    with pytest.raises(ValueError, match=r"pyproject.toml': No 'script_location' key"):
+        AlembicProbe(url, config=file)
+    file.write_text(file.read_text() + '[tool.alembic]\nscript_location = "%(here)s/migrations"\n')
+    for config in (file, str(file)):
+        with pytest.raises(ProbeFailedError, match="by 1 revision: a1;"):
+            run(AlembicProbe(url, config=config))
+
+
 def test_version_locations_of_an_ini_file(tmp_path: Path, url: str, run: Runner) -> None:
     release = Release(tmp_path / "100%", url)
     other = tmp_path / "100%/more"
