@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
@@ -223,10 +223,15 @@ class SQLAlchemyProbe:
             return [dict(row) for row in result.mappings()]
 
         with nullcontext() if self.is_async else within(left, connection):
-            result = connection.execute(self._query)
+            result = connection.execute(self._query, execution_options=self._tenant())
             if result.returns_rows:
                 result.first()
             return talk(self._wishes.examine(self._app.dialect.name), rows)
+
+    def _tenant(self) -> dict[str, Any]:
+        """Return which schemas the app's engine puts in place of those that a statement names."""
+        schemas = self._app.get_execution_options().get("schema_translate_map")
+        return {"schema_translate_map": schemas} if schemas else {}
 
     def _outcome(self, latency: float, seen: Seen) -> Outcome:
         degraded = [seen.detail] if isinstance(seen, Degraded) else []

@@ -327,6 +327,13 @@ def test_a_pool_without_a_limit_has_no_numbers(
 # Connections are opened as the app's are
 
 
+@pytest.mark.parametrize("connection", ["own", "pool"])
+def test_the_engines_own_schemas_are_asked(connection: Any, engine: AnyEngine, run: Runner) -> None:
+    tenant = engine.execution_options(schema_translate_map={"tenant": None})
+    things = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer), schema="tenant")
+    run(SQLAlchemyProbe(tenant, query=sa.select(things), connection=connection))
+
+
 def test_the_engines_own_way_to_connect_is_used(database: Path, run: Runner) -> None:
     opened: list[int] = []
     thread = threading.get_ident()
