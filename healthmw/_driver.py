@@ -6,10 +6,12 @@ import asyncio
 import ipaddress
 import os
 import socket
+import stat
 import sys
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -207,6 +209,17 @@ def shut_down_after(seconds: float) -> Iterator[Callable[[int], None]]:
     finally:
         for sock in watched:
             sock.close()
+
+
+def watch_connection(watch: Callable[[int], None], connection: Any) -> None:
+    """Give `watch` the socket of a driver's connection, where that can be found."""
+    # PyMySQL's and pg8000's, which have no public name for it, come after the public ones.
+    for find in (attrgetter(name) for name in ("fileno", "_sock.fileno", "_usock.fileno")):
+        with suppress(Exception):  # whatever else a driver may call by these names
+            descriptor = find(connection)()
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                watch(descriptor)
+                return
 
 
 def let_go_when_cancelled(connection: Any) -> None:

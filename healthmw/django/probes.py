@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
-import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -19,7 +17,13 @@ from django.core.cache import caches
 from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from healthmw._driver import PerProcess, check_timeout, time_limit, with_latency
+from healthmw._driver import (
+    PerProcess,
+    check_timeout,
+    shut_down_after,
+    watch_connection,
+    with_latency,
+)
 from healthmw._kept import FOR_EACH_USE, KeptConnection
 from healthmw._sql import Wishes, talk
 from healthmw.exceptions import ProbeFailedError
@@ -288,6 +292,8 @@ class _OwnConnection:
         self._alias = alias
         self._timeout = check_timeout(timeout)
         self._keep = keep
+        self._opened: Callable[[Any], None]
+        """Is told of what a run opens, to bound it."""
         self._kept: KeptConnection[BaseDatabaseWrapper]
         self._kept = KeptConnection(
             connect=self._connect, close=lambda one: one.close(), timeout=self._timeout
@@ -309,6 +315,14 @@ class _OwnConnection:
         connection = connections.create_connection(self._alias)
         connection.inc_thread_sharing()  # runs are in different threads, one at a time
         connection.settings_dict = _own_settings(connection, self._timeout)
+        connect = connection.get_new_connection
+
+        def connect_watched(conn_params: Any) -> Any:
+            driver = connect(conn_params)
+            self._opened(driver)  # which may be late already
+            return driver
+
+        connection.get_new_connection = connect_watched  # type: ignore[method-assign] # of this one alone
         return connection
 
     def _run(
@@ -317,7 +331,9 @@ class _OwnConnection:
         connection: BaseDatabaseWrapper,
         seconds: float,
     ) -> _T:
-        with time_limit(seconds, partial(_hang_up, connection)):
+        with shut_down_after(seconds) as watch:
+            watch_connection(watch, connection.connection)
+            self._opened = partial(watch_connection, watch)
             connection.close_if_unusable_or_obsolete()
             _select_one(connection)
             found = work(connection)
@@ -364,12 +380,3 @@ def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, 
     age = settings.get("CONN_MAX_AGE")
     age = FOR_EACH_USE if age == 0 else age
     return {**settings, "OPTIONS": options, "AUTOCOMMIT": True, "CONN_MAX_AGE": age}
-
-
-def _hang_up(connection: BaseDatabaseWrapper) -> None:
-    """Shut down the socket of a connection that a thread waits at, where the driver shows it."""
-    driver = connection.connection
-    with suppress(Exception):  # it may be in any state, even about to be closed
-        descriptor = os.dup(getattr(driver, "_sock", driver).fileno())  # `_sock` is PyMySQL's
-        with socket.socket(fileno=descriptor) as sock:
-            sock.shutdown(socket.SHUT_RDWR)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 import threading
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._driver import Undisturbed, let_go_when_cancelled, look_up_any, shut_down_after
+from healthmw._driver import (
+    Undisturbed,
+    let_go_when_cancelled,
+    look_up_any,
+    shut_down_after,
+    watch_connection,
+)
 from healthmw._kept import FOR_EACH_USE
 from healthmw._sockets import connect_pg8000, connect_pymysql
 from healthmw.exceptions import ProbeFailedError
@@ -210,17 +213,6 @@ def plain(exc: DBAPIError, url: URL) -> ProbeFailedError:
     text = " ".join(f"{type(exc.orig).__name__}: {exc.orig}".split())
     password = str(url.password or "")
     return ProbeFailedError(text.replace(password, "***") if password else text)
-
-
-def watch_connection(watch: Callable[[int], None], connection: Any) -> None:
-    """Give `watch` the socket of a driver's connection, where that can be found."""
-    # PyMySQL's and pg8000's, which have no public name for it, come after the public ones.
-    for find in (attrgetter(name) for name in ("fileno", "_sock.fileno", "_usock.fileno")):
-        with suppress(Exception):  # whatever else a driver may call by these names
-            descriptor = find(connection)()
-            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                watch(descriptor)
-                return
 
 
 def _connect_in_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -9,12 +10,16 @@ import pytest
 from django.db import connections
 
 from healthmw.django.probes import DatabaseProbe
+from healthmw.exceptions import ProbeTimeoutError
 from tests import django_project  # noqa: F401 - configures Django
+from tests.fakes import FakeServer, receive, silent
 from tests.probes.running import in_thread
-from tests.services.sql_django import settings_of
-from tests.waiting import let_pass, until_sync
+from tests.services.sql_django import no_database_left, settings_of
+from tests.waiting import InThread, let_pass, until_sync
 
 if TYPE_CHECKING:
+    import socket
+    import threading
     from collections.abc import Callable, Iterator
 
     from tests.services.servers import PostgreSQL
@@ -56,6 +61,34 @@ def test_it_is_kept_and_in_no_transaction(probe: DatabaseProbe, seen: Any) -> No
     for _ in range(3):
         in_thread(probe)
     until_sync(lambda: seen() == [(first, "idle")])
+
+
+def lets_in_late(client: socket.socket, stop: threading.Event) -> None:
+    """Log a client of PostgreSQL's in after its time, and be silent from then on."""
+    receive(client)
+    stop.wait(0.8)
+    said = {b"server_version": b"15.0", b"client_encoding": b"UTF8", b"TimeZone": b"UTC"}
+    messages = [(b"R", bytes(4)), *((b"S", b"%s\0%s\0" % one) for one in said.items())]
+    messages += [(b"K", bytes(8)), (b"Z", b"I")]
+    for kind, body in messages:
+        client.sendall(kind + struct.pack("!I", len(body) + 4) + body)
+    silent(client, stop)
+
+
+def test_a_server_that_falls_silent_after_a_late_login_is_hung_up_on() -> None:
+    with no_database_left(), FakeServer(lets_in_late) as server:
+        here = {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "postgres",
+            "USER": "app",
+            "HOST": "127.0.0.1",
+            "PORT": server.port,
+            "OPTIONS": {"sslmode": "disable", "gssencmode": "disable"},
+        }
+        connections.settings = connections.configure_settings({"default": {}, "shop": here})
+        run = InThread(DatabaseProbe("shop", timeout=0.3))
+        with pytest.raises(ProbeTimeoutError, match=r"no answer within 0\.3 s"):
+            run.result()
 
 
 RENEWED: list[Any] = [({}, True), ({"CONN_MAX_AGE": 60}, True), ({"CONN_MAX_AGE": None}, False)]
