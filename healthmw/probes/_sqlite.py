@@ -26,10 +26,6 @@ def sqlite_file(engine: Engine) -> Path | None:
 
 def is_in_memory(engine: Engine) -> bool:
     """Tell whether the data is only to be had through the app's own pool."""
-    from sqlalchemy.pool import SingletonThreadPool, StaticPool
-
-    if isinstance(engine.pool, SingletonThreadPool | StaticPool):
-        return True
     return engine.dialect.name == "sqlite" and sqlite_file(engine) is None
 
 

@@ -154,6 +154,21 @@ def test_it_grows_no_older_than_the_apps(
     database.wait_for_clients(1)
 
 
+@only_sync
+def test_the_one_connection_that_the_app_shares_is_left_alone(
+    database: Database, run: Runner
+) -> None:
+    engine = database.engine(poolclass=sa.StaticPool)
+    assert isinstance(engine, sa.Engine)
+    with engine.connect() as app:
+        app.execute(sa.text("CREATE TEMPORARY TABLE things (id INTEGER)"))
+        app.commit()
+        app.execute(sa.text("INSERT INTO things VALUES (1)"))
+        run(SQLAlchemyProbe(engine))
+        run(HeadroomProbe(engine, processes=1, per_process=1))
+        assert app.scalar(sa.text("SELECT count(*) FROM things")) == 1
+
+
 def test_through_the_apps_pool(database: Database, run: Runner) -> None:
     probe = SQLAlchemyProbe(database.engine(), connection="pool")
     for _ in range(5):
