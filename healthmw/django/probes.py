@@ -42,6 +42,15 @@ __all__ = ("CacheProbe", "DatabaseProbe", "MigrationsProbe")
 _T = TypeVar("_T")
 
 _REPLICA_LAG = 0.2  # seconds
+# The options by which a driver bounds the opening of a connection, in whole seconds. PyMySQL, which
+# may stand in for MySQLdb, counts a login as reading.
+_DRIVER_LIMITS = {
+    "psycopg": ("connect_timeout",),
+    "psycopg2": ("connect_timeout",),
+    "mysql.connector": ("connect_timeout",),
+    "MySQLdb": ("connect_timeout", "read_timeout", "write_timeout"),
+    "pymysql": ("connect_timeout", "read_timeout", "write_timeout"),
+}
 _NAMED = 5  # migrations that a message names; of more, it gives the number
 
 
@@ -374,9 +383,10 @@ def _own_settings(connection: BaseDatabaseWrapper, timeout: float) -> dict[str, 
     settings, limit = connection.settings_dict, math.ceil(timeout)
     options = dict(settings.get("OPTIONS") or {})
     options.pop("pool", None)
-    given = float(options.get("connect_timeout") or 0)
-    if connection.vendor in {"postgresql", "mysql"} and not 0 < given <= limit:
-        options["connect_timeout"] = limit
+    driver: object = getattr(connection, "Database", None)  # its module
+    for name in _DRIVER_LIMITS.get(getattr(driver, "__name__", ""), ()):
+        if not 0 < float(options.get(name) or 0) <= limit:
+            options[name] = limit
     age = settings.get("CONN_MAX_AGE")
     age = FOR_EACH_USE if age == 0 else age
     return {**settings, "OPTIONS": options, "AUTOCOMMIT": True, "CONN_MAX_AGE": age}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -28,6 +30,7 @@ NAME = "healthmw-kept"
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"AUTOCOMMIT": False, "CONN_MAX_AGE": None},
+    {"OPTIONS": {"application_name": NAME, "connect_timeout": 1}},
     {"AUTOCOMMIT": False, "OPTIONS": {"application_name": NAME, "pool": {"min_size": 1}}},
 ]
 
@@ -89,6 +92,31 @@ def test_a_server_that_falls_silent_after_a_late_login_is_hung_up_on() -> None:
         run = InThread(DatabaseProbe("shop", timeout=0.3))
         with pytest.raises(ProbeTimeoutError, match=r"no answer within 0\.3 s"):
             run.result()
+
+
+BY_PYMYSQL = """
+import pymysql
+pymysql.install_as_MySQLdb()
+from django.db import connections
+from healthmw.django.probes import DatabaseProbe
+from healthmw.exceptions import ProbeTimeoutError
+from tests import django_project
+from tests.fakes import FakeServer, silent
+
+with FakeServer(silent) as server:
+    here = {"ENGINE": "django.db.backends.mysql", "HOST": "127.0.0.1", "PORT": server.port}
+    connections.settings = connections.configure_settings({"default": {}, "shop": here})
+    try:
+        DatabaseProbe("shop", timeout=0.5)()
+    except ProbeTimeoutError as exc:
+        print(exc)
+"""
+
+
+def test_pymysql_does_not_wait_for_ever_for_a_silent_server_to_log_it_in() -> None:
+    command = [sys.executable, "-c", BY_PYMYSQL]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == (b"no answer within 0.5 s\n", b"")
 
 
 RENEWED: list[Any] = [({}, True), ({"CONN_MAX_AGE": 60}, True), ({"CONN_MAX_AGE": None}, False)]
