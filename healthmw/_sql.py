@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from healthmw._model import Measurement
-from healthmw._options import seconds
+from healthmw._options import flag, seconds
 from healthmw._probe import Degraded
 from healthmw.exceptions import ProbeFailedError
 
@@ -60,6 +60,7 @@ class Wishes:
     max_replica_lag: float | None = None  # seconds
 
     def __post_init__(self) -> None:
+        flag("writable", self.writable)
         if self.max_replica_lag is not None:
             seconds("max_replica_lag", self.max_replica_lag)
 

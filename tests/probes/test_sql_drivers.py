@@ -82,7 +82,7 @@ def test_a_name_that_does_not_resolve(make: Any, dsn: str, run: Runner) -> None:
 
 
 @every_probe
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"max_replica_lag": 0}])
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"max_replica_lag": 0}, {"writable": "0"}])
 def test_options_that_make_no_sense(options: Any, make: Any, dsn: str) -> None:
     (name,) = options
     with pytest.raises(ValueError, match=name):
