@@ -379,7 +379,7 @@ async def _resolved(host: str) -> Any:
         raise ProbeFailedError(f"can't resolve {host}: {exc}") from exc
 
 
-async def look_up_any(hosts: Sequence[str]) -> None:
+async def look_up_any(hosts: Sequence[str | None]) -> None:
     """See that one of these names resolves, for a client that tries them one after another."""
     for number, host in enumerate(hosts, 1):
         try:

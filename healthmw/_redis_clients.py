@@ -146,12 +146,11 @@ class OwnClients:
             service = self._origin.service
             raise ProbeFailedError(f"no sentinel names a server for {service!r}") from exc
 
-    def hosts(self, client: Any) -> Iterator[str | None]:
-        """Tell the names that `client` will look up for connecting."""
+    def hosts(self, client: Any) -> list[str | None]:
+        """Return the names that `client` looks up for connecting, one of which will do."""
         if self._origin.sentinel is not None:
-            yield from (host for host, _ in sentinel_addresses(self._origin.sentinel))
-        else:
-            yield client.connection_pool.connection_kwargs.get("host")
+            return [host for host, _ in sentinel_addresses(self._origin.sentinel)]
+        return [client.connection_pool.connection_kwargs.get("host")]
 
     def disconnect(self) -> None:
         """Close the connections; from another thread, it ends what waits for one."""

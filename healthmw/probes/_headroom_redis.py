@@ -9,7 +9,7 @@ import anyio
 
 from healthmw._driver import (
     check_timeout,
-    look_up,
+    look_up_any,
     require_asyncio,
     time_limit,
     with_latency,
@@ -94,8 +94,7 @@ class RedisErrand:
         client = own.get()
         try:
             with own.plainly(), anyio.fail_after(self._timeout):
-                for host in own.hosts(client):
-                    await look_up(host)
+                await look_up_any(own.hosts(client))
                 info, clients = await client.info(), await client.client_list()
                 number = await client.client_id()
                 allows = info.get("maxclients")

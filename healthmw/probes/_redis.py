@@ -11,7 +11,7 @@ from healthmw._driver import (
     PerLoop,
     PerProcess,
     check_timeout,
-    look_up,
+    look_up_any,
     require_asyncio,
     time_limit,
 )
@@ -227,8 +227,7 @@ class RedisProbe:
         kept = client in own.kept
         own.kept.discard(client)
         if not kept:
-            for host in own.hosts(client):
-                await look_up(host)
+            await look_up_any(own.hosts(client))
         try:
             answers: list[Any] = await _fill(client, commands).execute()
         except LostError:

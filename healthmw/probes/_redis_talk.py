@@ -156,7 +156,7 @@ def _look(
         try:
             # In two words, so that redis-py passes on what it gets, whatever its version.
             answers = yield own.get(seed), [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")]
-        except (RedisError, OSError) as exc:
+        except (RedisError, OSError, ProbeFailedError) as exc:
             errors.append(f"{seed[0]}:{seed[1]}: {exc}")
             problem = exc
         else:

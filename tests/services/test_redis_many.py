@@ -168,6 +168,24 @@ def test_slots_that_nobody_serves(of_cluster: Any, cluster: RedisCluster, run: R
 
 
 @pytest.mark.parametrize("kind", ["async", "url"])
+def test_a_node_whose_name_is_gone(kind: str, cluster: RedisCluster, run: Runner) -> None:
+    target: Any = f"redis+cluster://:{PASSWORD}@gone.invalid,127.0.0.1:{cluster.port}"
+    if kind == "async":
+        node = redis.asyncio.cluster.ClusterNode
+        target = redis.asyncio.cluster.RedisCluster(
+            startup_nodes=[node("gone.invalid", 6379), node("127.0.0.1", cluster.port)],
+            password=PASSWORD,
+        )
+    probe = RedisProbe(target)
+    for _ in range(2):
+        assert run(probe)["primaries"] == 3
+    run.close_probe(probe)
+    words = fails(run, RedisProbe("redis+cluster://gone.invalid,left.invalid"))
+    assert "can't resolve gone.invalid" in words
+    assert "can't resolve left.invalid" in words
+
+
+@pytest.mark.parametrize("kind", ["async", "url"])
 def test_a_wrong_password_for_a_cluster(kind: str, cluster: RedisCluster, run: Runner) -> None:
     target = f"redis+cluster://:not-{PASSWORD}@127.0.0.1:{cluster.port}"
     if kind == "async":
@@ -258,6 +276,24 @@ def test_a_sentinel_that_knows_no_such_service(sentinel: Sentinel, run: Runner) 
         HeadroomProbe(of_asyncio, **needs),
     ):
         assert "no sentinel names a server for 'other'" in fails(run, probe)
+
+
+@pytest.mark.parametrize("gone_first", [True, False])
+def test_a_sentinel_whose_name_is_gone(gone_first: bool, sentinel: Sentinel, run: Runner) -> None:
+    addresses = [("gone.invalid", 26379), sentinel.address()][:: 1 if gone_first else -1]
+    options: Any = {"sentinel_kwargs": {"password": PASSWORD}, "password": PASSWORD}
+    manager: Any = redis.asyncio.sentinel.Sentinel
+    client = manager(addresses, **options).master_for(sentinel.service)
+    hosts = ",".join(f"{host}:{port}" for host, port in addresses)
+    url = f"redis+sentinel://:{PASSWORD}@{hosts}/{sentinel.service}?sentinel_password={PASSWORD}"
+    for probe in (
+        RedisProbe(client, role="primary"),
+        RedisProbe(url, role="primary"),
+        HeadroomProbe(client, processes=1, per_process=1),
+    ):
+        run(probe)
+        run.close_probe(probe)
+    assert "can't resolve" in fails(run, RedisProbe("redis+sentinel://gone.invalid/shop"))
 
 
 @by_each
