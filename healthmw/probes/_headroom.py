@@ -136,7 +136,7 @@ class HeadroomProbe:
 
 def _is_redis(target: object) -> bool:
     if isinstance(target, str):
-        return target.partition("://")[0].lower() in _REDIS_SCHEMES
+        return target.partition("://")[0].partition("+")[0].lower() in _REDIS_SCHEMES
     return any(kind.__module__.partition(".")[0] == "redis" for kind in type(target).__mro__)
 
 

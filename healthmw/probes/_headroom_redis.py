@@ -14,6 +14,7 @@ from healthmw._driver import (
     time_limit,
     with_latency,
 )
+from healthmw._options import WrongTypeError
 from healthmw._redis_clients import OwnClients, of_pool
 from healthmw.exceptions import MissingExtraError, ProbeTimeoutError
 from healthmw.probes._headroom_forecast import Limit
@@ -50,6 +51,11 @@ class RedisErrand:
         """How many connections the client's pool opens at most, where it has a limit."""
         if isinstance(target, str):
             target = _from_url(target)
+        elif not isinstance(target, redis.Redis | redis.asyncio.Redis):
+            raise WrongTypeError(
+                "target must be a redis.Redis, a redis.asyncio.Redis or a URL of one, not"
+                f" {type(target).__name__}"
+            )
         elif target.connection_pool.max_connections < _UNLIMITED:
             self.pool_limit = target.connection_pool.max_connections
         self.is_async = isinstance(target, redis.asyncio.Redis)

@@ -178,6 +178,8 @@ def test_without_a_limit_in_the_pool_the_number_must_be_given(target: Any) -> No
         (URL, {"timeout": 0}, "^timeout=.* must be"),
         ("redis://cache", {"timeout": 0}, "^timeout=.* must be"),
         ("redis://cache", {"application_name": "web"}, "^application_name= is for PostgreSQL"),
+        ("redis+cluster://:swordfish@cache", {}, "^target must be a URL like redis://"),
+        ("redis+sentinel://:swordfish@cache/shop", {}, "^target must be a URL like redis://"),
         ("mysql+pymysql://db/a", {"application_name": "web"}, "^application_name= is for Post"),
         (
             "amqp://ann:swordfish@mq",
@@ -195,6 +197,9 @@ def test_wrong_options(target: str, options: dict[str, Any], said: str) -> None:
 def test_another_kind_of_target() -> None:
     with pytest.raises(TypeError, match="must be an Engine, an AsyncEngine or a URL"):
         HeadroomProbe(object(), processes=1)  # type: ignore[arg-type]
+    wrong: Any = redis.asyncio.RedisCluster(host="cache")
+    with pytest.raises(TypeError, match=r"must be a redis\.Redis, .* not RedisCluster"):
+        HeadroomProbe(wrong, processes=1)
 
 
 def test_reprs() -> None:
