@@ -157,7 +157,8 @@ class LoadProbe:
 
     def __call__(self) -> Degraded | Mapping[str, Measurement]:
         """Look once."""
-        load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+        # Not os.cpu_count(), which since Python 3.13 says what PYTHON_CPU_COUNT does.
+        load, cpus = os.getloadavg()[0], max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
         found: dict[str, Measurement] = {"load": load, "load_per_cpu": load / cpus}
         throttled = self._throttled_share()
         if throttled is not None:

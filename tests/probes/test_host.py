@@ -280,7 +280,8 @@ def test_file_descriptors_that_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sysconf", {"SC_NPROCESSORS_ONLN": 4}.__getitem__)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # as with PYTHON_CPU_COUNT=1
     monkeypatch.setattr(os, "getloadavg", lambda: (10.0, 1.0, 1.0))
 
 
