@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 # why it refuses is to be told before the check itself loses patience.
 _DRIVERS_SHARE = 0.9
 
+_STEP, _LONG = 0.5, 1.5
+"""By how much the driver may be late when it has looked for a server in vain, as it looks again and
+again in steps; and from how much time on to be there before that: in less, no server might be
+found. In seconds.
+"""
+
 
 class MongoProbe:
     """Ask MongoDB's primary for `hello`.
@@ -98,12 +104,13 @@ class MongoProbe:
         client = self._app or self._own.get()
         ask = partial(client.admin.command, "hello", read_preference=self._preference)
         try:
-            with pymongo.timeout(self._timeout * _DRIVERS_SHARE):
-                try:
+            try:
+                with pymongo.timeout(self._limit(client, started)):
                     answer = ask()
-                except pymongo.errors.AutoReconnect as exc:
-                    if not _may_have_died(exc):
-                        raise
+            except pymongo.errors.AutoReconnect as exc:
+                if not _may_have_died(exc):
+                    raise
+                with pymongo.timeout(self._limit(client, started)):
                     answer = ask()
         except pymongo.errors.PyMongoError as exc:
             return self._explain(client, exc, started)
@@ -116,18 +123,27 @@ class MongoProbe:
         started = time.monotonic()
         ask = partial(self._app.admin.command, "hello", read_preference=self._preference)
         try:
-            with anyio.fail_after(self._timeout), pymongo.timeout(self._timeout * _DRIVERS_SHARE):
+            with anyio.fail_after(self._timeout):
                 try:
-                    answer = await ask()
+                    with pymongo.timeout(self._limit(self._app, started)):
+                        answer = await ask()
                 except pymongo.errors.AutoReconnect as exc:
                     if not _may_have_died(exc):
                         raise
-                    answer = await ask()
+                    with pymongo.timeout(self._limit(self._app, started)):
+                        answer = await ask()
         except pymongo.errors.PyMongoError as exc:
             return self._explain(self._app, exc, started)
         except TimeoutError as exc:
             raise self._none(self._app) from exc
         return self._judge(answer, started)
+
+    def _limit(self, client: Any, started: float) -> float:
+        """Return what the driver may take of the time that is left, in seconds."""
+        left = max(0.001, started + self._timeout * _DRIVERS_SHARE - time.monotonic())
+        if left < _LONG or self._watched_well(client):
+            return left
+        return left - _STEP
 
     def _judge(self, answer: Mapping[str, Any], started: float) -> Outcome:
         if self._primary and not (answer.get("isWritablePrimary") or answer.get("ismaster")):

@@ -13,6 +13,7 @@ import pymongo
 import pytest
 import trio
 
+from healthmw import Health
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 from healthmw.probes import MongoProbe, probe_from_dsn
 from tests.fakes import FakeServer, drip, garbage, reset, silent
@@ -110,6 +111,20 @@ def test_connections_lost_and_refused(kind: str, make: Any, run: Runner) -> None
         run(probe)  # goes unnoticed
     told = fails(run, probe)
     assert told.startswith(f"no server will do: 127.0.0.1:{server.port}: [Errno 111] Conn")
+
+
+@by_each
+def test_why_there_is_no_server_is_told_while_there_is_time(
+    kind: str, make: Any, run: Runner
+) -> None:
+    with Mongo() as server:
+        url = server.url
+    health = Health()
+    health.add("mongo", make(kind, url, timeout=3), timeout=3)
+    for _ in range(2):
+        result = run.run(health.run(fresh=True)).results["mongo"]
+        assert result.detail.startswith(f"no server will do: 127.0.0.1:{server.port}: [Errno 111]")
+    run.run(health.aclose())
 
 
 @by_each
