@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from healthmw._driver import PerProcess, check_timeout, require_asyncio
+from healthmw._options import WrongTypeError
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
     import grpc
     import grpc.aio
 
     from healthmw._model import Measurement
 
+_NAME = re.compile(r"[0-9a-z_.-]+")
 _URLS = {"grpc", "grpcs", "http", "https"}  # gRPC would look for a host of such a name
 
 # A channel of the probe's own forgets its failures at once: the checks space their trials already.
@@ -77,8 +81,12 @@ class GRPCProbe:
         self.is_async: bool = isinstance(target, grpc.aio.Channel)
         self._target = target
         self._service = service
+        if not isinstance(tls, bool | grpc.ChannelCredentials):
+            raise WrongTypeError(
+                f"tls must be True, False or grpc.ChannelCredentials, not {type(tls).__name__}"
+            )
         self._credentials = grpc.ssl_channel_credentials() if tls is True else tls
-        self._metadata = tuple(metadata)
+        self._metadata = _checked(metadata)
         self._timeout = check_timeout(timeout)
         self._own = PerProcess(self._open)
         self._answered = False
@@ -184,3 +192,19 @@ class GRPCProbe:
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return ProbeFailedError("the server has no health service (grpc.health.v1)")
         return ProbeFailedError(f"{code.name}: {exc.details()}")
+
+
+def _checked(metadata: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the pairs; refuse what gRPC would refuse in each run, and show no value."""
+    if isinstance(metadata, Mapping | str):
+        raise WrongTypeError("metadata must be pairs: write (('authorization', '...'),)")
+    found = tuple(metadata)
+    for name, value in found:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"metadata: {name!r} must be lower-case letters, digits, '-', '_', '.'"
+            )
+        is_text = isinstance(value, str) and value.isascii() and value.isprintable()
+        if not is_text and not name.endswith("-bin"):
+            raise ValueError(f"metadata: the value of {name!r} must be one line of ASCII text")
+    return found

@@ -161,6 +161,26 @@ def test_a_url_is_for_another_function() -> None:
     GRPCProbe("dns:///127.0.0.1:1")  # gRPC's own
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tls": "ca.pem"}, "tls must be True, False or grpc.ChannelCredentials, not str"),
+        ({"metadata": {"authorization": TOKEN}}, r"metadata must be pairs: write \(\('auth"),
+        ({"metadata": TOKEN}, "metadata must be pairs"),
+        ({"metadata": [("Authorization", TOKEN)]}, "'Authorization' must be lower-case letters"),
+        ({"metadata": [("authorization", f"{TOKEN}\n")]}, "'authorization' must be one line"),
+        ({"metadata": [("authorization", f"{TOKEN}é")]}, "'authorization' must be one line"),
+        ({"metadata": [("authorization", TOKEN.encode())]}, "'authorization' must be one line"),
+    ],
+)
+def test_options_that_grpc_would_refuse_in_each_run(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told) as info:
+        GRPCProbe("127.0.0.1:1", **options)
+    assert TOKEN not in str(info.value)
+    good: Any = (("trace-bin", b"\xff"), ("x_a.b-1", ""))
+    GRPCProbe("127.0.0.1:1", metadata=good)
+
+
 def test_an_aio_channel_on_trio_is_told_what_to_do(run: Runner) -> None:
     async def make() -> GRPCProbe:
         return GRPCProbe(grpc.aio.insecure_channel("127.0.0.1:1"))
