@@ -14,7 +14,11 @@ from healthmw.exceptions import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    Discard = Callable[[], Awaitable[object]] | None
+
 T = TypeVar("T")
+
+_CONNECTING = {"connection", "proxy", "socks"}
 
 
 def load_httpx2(what: str) -> None:
@@ -31,40 +35,46 @@ def load_httpx2(what: str) -> None:
         httpx2.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
-async def again_if_stale(fetch: Callable[[Trace], Awaitable[T]]) -> T:
+async def again_if_stale(fetch: Callable[[Trace], Awaitable[T]], discard: Discard = None) -> T:
     """Return what `fetch` does; once more where a connection that was kept broke down under it.
 
     The server may have closed it in this very moment, which tells nothing about it.
     """
     import httpx2
 
-    trace = Trace()
+    trace = Trace(discard)
     try:
         return await fetch(trace)
     except (httpx2.RemoteProtocolError, httpx2.NetworkError):
         if trace.connects:
             raise
-    return await fetch(Trace())
+    return await fetch(Trace(discard))
 
 
 class Trace:
     """Steps in where the client makes a connection, which it does seldom.
 
-    Given as the request's extension `trace`.
+    Given as the request's extension `trace`. `discard` closes the client, if it is a probe's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, discard: Discard = None) -> None:
+        self._discard = discard
         self._stream: Any = None
         self.connects = False
         """Whether a connection was made for this request, and none that was kept has served it."""
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if event == "connection.connect_tcp.started":
-            self.connects = True
+        by, _, step = event.partition(".")
+        if step == "connect_tcp.started":
+            self.connects, self._stream = True, None
             await look_up(info["host"])
-        elif event == "connection.connect_tcp.complete":
+        elif step == "connect_tcp.complete":
             self._stream = info["return_value"]
-        elif event == "connection.start_tls.failed":
-            # httpcore forgets it when the handshake is cancelled.
+        elif by in _CONNECTING and step.endswith(".failed"):
             with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
+                # httpcore forgets it when the handshake is cancelled.
+                if self._stream is not None:
+                    await self._stream.aclose()
+                # By way of a proxy it also counts what has failed among its connections, for ever.
+                if by != "connection" and self._discard is not None:
+                    await self._discard()

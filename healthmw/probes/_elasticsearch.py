@@ -114,9 +114,11 @@ class ElasticsearchProbe:
         """Ask once."""
         started = time.perf_counter()
         client = self._client or await self._clients.get()
+        discard = self.aclose if self._client is None else None
         try:
             with unlogged(), anyio.fail_after(self._timeout):
-                status, body = await again_if_stale(functools.partial(self._fetch, client))
+                fetch = functools.partial(self._fetch, client)
+                status, body = await again_if_stale(fetch, discard)
         except TimeoutError:
             raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
         except ProbeFailedError:

@@ -158,11 +158,13 @@ class HTTPProbe:
         """Ask once."""
         started = time.perf_counter()
         client = self._client or await self._clients.get()
+        discard = self.aclose if self._client is None else None
         try:
             with unlogged(), anyio.fail_after(self._timeout):
                 fetch = functools.partial(self._fetch, client)
                 repeats = self._client is None and self._method in _SAFE
-                response, body, whole = await (again_if_stale(fetch) if repeats else fetch(Trace()))
+                asking = again_if_stale(fetch, discard) if repeats else fetch(Trace(discard))
+                response, body, whole = await asking
         except TimeoutError:
             raise ProbeTimeoutError(f"no answer within {self._timeout:g} s") from None
         except ProbeFailedError:

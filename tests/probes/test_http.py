@@ -19,12 +19,14 @@ import trustme
 
 from healthmw.exceptions import ProbeFailedError
 from healthmw.probes import ElasticsearchProbe, HTTPProbe
-from tests.fakes import FakeServer, drip, garbage, http, reset, silent
+from tests.fakes import FakeServer, drip, garbage, http, receive, reset, silent
 from tests.programs import run_program
 from tests.waiting import foreign_threads, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from tests.fakes import Talk
 
     Make = Callable[..., HTTPProbe]
 
@@ -389,6 +391,91 @@ async def test_a_redirect_from_https_to_http_is_not_followed(authority: trustme.
                 await probe()
             await probe.aclose()
         assert plain.accepted == 0
+
+
+# Proxies
+
+
+def tunnel(context: ssl.SSLContext | None, serve: Talk) -> Talk:
+    """Be a proxy, and beyond it the host; one that hangs, where there is no context."""
+
+    def talk(client: socket.socket, stop: threading.Event) -> None:
+        receive(client, b"\r\n\r\n")
+        client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+        if context is None:
+            silent(client, stop)
+        else:
+            with context.wrap_socket(client.dup(), server_side=True) as wrapped:
+                serve(wrapped, stop)
+
+    return talk
+
+
+@pytest.fixture
+def go_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeServer], None]:
+    def go_by(proxy: FakeServer) -> None:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+
+    return go_by
+
+
+by_each_kind = pytest.mark.parametrize("kind", [HTTPProbe, ElasticsearchProbe])
+
+
+@by_each_kind
+async def test_a_host_beyond_a_proxy_that_hangs_is_asked_each_time(
+    kind: Any, go_by: Callable[[FakeServer], None]
+) -> None:
+    with FakeServer(tunnel(None, silent)) as proxy:
+        go_by(proxy)
+        probe = kind("https://shop.test/", timeout=0.3)
+        for _ in range(4):
+            with pytest.raises(ProbeFailedError, match="no answer within"):
+                await probe()
+        assert proxy.accepted == 4
+        proxy.wait_until_left(4)
+        await probe.aclose()
+
+
+@by_each_kind
+async def test_a_host_beyond_a_proxy_that_gets_a_better_certificate(
+    kind: Any, authority: trustme.CA, go_by: Callable[[FakeServer], None]
+) -> None:
+    served = http(answer(body=b'{"status": "green"}'))
+    bad, good = (
+        tunnel(server_context(authority, host), served) for host in ("elsewhere.test", "shop.test")
+    )
+    turns = iter([bad, bad, bad, bad, good])
+
+    def talk(client: socket.socket, stop: threading.Event) -> None:
+        next(turns)(client, stop)
+
+    with FakeServer(talk) as proxy:
+        go_by(proxy)
+        probe = kind("https://shop.test/", verify=client_context(authority), timeout=20)
+        for _ in range(4):
+            with pytest.raises(ProbeFailedError, match="Hostname mismatch"):
+                await probe()
+        for _ in range(2):
+            await probe()
+        assert proxy.accepted == 5
+        await probe.aclose()
+
+
+async def test_the_apps_own_client_stays_open_where_a_host_beyond_a_proxy_fails(
+    authority: trustme.CA,
+) -> None:
+    context = server_context(authority, "elsewhere.test")
+    with FakeServer(tunnel(context, silent)) as proxy:
+        verify = client_context(authority)
+        by = f"http://127.0.0.1:{proxy.port}"
+        async with httpx2.AsyncClient(verify=verify, proxy=by) as client:
+            probe = HTTPProbe("https://shop.test/", client=client, timeout=20)
+            with pytest.raises(ProbeFailedError, match="Hostname mismatch"):
+                await probe()
+            assert not client.is_closed
 
 
 # Secrets, the app's own client, options
