@@ -115,8 +115,10 @@ class HTTPProbe:
         self._max_body = max_body
         self._headers = checked_headers(headers or {})
         self._reads_health = read_health
+        # Not compressed, so that max_body bounds the memory: a little may unpack to a lot.
+        self._asks_for = {"Accept-Encoding": "identity"}
         if read_health:
-            self._headers.setdefault("Accept", ACCEPT)
+            self._asks_for["Accept"] = ACCEPT
         self._bounds = above(degraded_above, failed_above)
         self._follow = follow_redirects
         self._hosts = {host_and_port(entry) for entry in entries(allow_hosts)}
@@ -212,8 +214,7 @@ class HTTPProbe:
         request = client.build_request(
             self._method,
             self._url,
-            # Not compressed, so that max_body bounds the memory: a little may unpack to a lot.
-            headers={"Accept-Encoding": "identity", **self._headers},
+            headers={**self._asks_for, **self._headers},
             timeout=self._timeout,
             extensions={"trace": trace},
         )
@@ -235,7 +236,10 @@ class HTTPProbe:
             if following.url.host != request.url.host:
                 options = {"auth": None}
                 for name in self._headers:
-                    following.headers.pop(name, None)
+                    if name.lower() != "host":  # which httpx2 has set to the new one
+                        following.headers.pop(name, None)
+                for name, value in self._asks_for.items():
+                    following.headers.setdefault(name, value)
             request = following
         raise ProbeFailedError(f"more than {_MAX_REDIRECTS} redirects")
 

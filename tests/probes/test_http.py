@@ -294,6 +294,29 @@ async def test_headers_and_credentials_stay_with_the_host(make: Make) -> None:
     assert b"authorization" not in second[0].lower()
 
 
+async def test_what_a_request_must_have_goes_along_to_another_host() -> None:
+    seen: list[bytes] = []
+    with FakeServer(http(answer(body=b'{"status": "pass"}'), seen=seen)) as elsewhere:
+        there = f"localhost:{elsewhere.port}"
+        with FakeServer(http(redirect(f"http://{there}/"), seen=seen)) as server:
+            probe = HTTPProbe(
+                f"http://127.0.0.1:{server.port}/",
+                headers={"host": "shop.test", "Accept-Encoding": "br", "X-Api-Key": PASSWORD},
+                read_health=True,
+                follow_redirects=True,
+                allow_hosts=(there,),
+            )
+            await probe()
+            await probe.aclose()
+    here, beyond = (request.lower() for request in seen)
+    assert b"host: shop.test\r\n" in here
+    assert b"accept-encoding: br\r\n" in here
+    assert f"host: {there}\r\n".encode() in beyond
+    assert b"accept-encoding: identity\r\n" in beyond
+    assert b"accept: application/health+json" in beyond
+    assert PASSWORD.encode() not in beyond
+
+
 async def test_redirects_come_to_an_end(make: Make) -> None:
     seen: list[bytes] = []
     with FakeServer(http(redirect("/up"), seen=seen)) as server:
