@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from healthmw._driver import look_up
+from healthmw._options import WrongTypeError
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ def load_httpx2(what: str) -> None:
         raise MissingExtraError(what, extra="httpx2") from exc
     if "httpcore2" not in sys.modules:
         httpx2.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
+def checked_client(client: T) -> T:
+    """Return `client` if it is None or an async one, httpx2's or httpx's; others fail each run."""
+    names = {kind.__name__ for kind in client.__class__.__mro__}
+    if client is not None and "AsyncClient" not in names:
+        raise WrongTypeError(f"client must be an httpx2.AsyncClient, not {type(client).__name__}")
+    return client
 
 
 async def again_if_stale(fetch: Callable[[Trace], Awaitable[T]], discard: Discard = None) -> T:

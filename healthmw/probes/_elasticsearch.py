@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 import anyio
 
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace, again_if_stale, load_httpx2
+from healthmw._httpx import Trace, again_if_stale, checked_client, load_httpx2
+from healthmw._options import visible
 from healthmw._probe import Degraded
 from healthmw._quiet import unlogged
 from healthmw._wire import checked_verify
@@ -81,8 +82,8 @@ class ElasticsearchProbe:
             good = False
         if not good or parts.query or parts.fragment:
             raise ValueError("url must be like https://host:9200, without a query")
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise ValueError("api_key must be printable ASCII text")
+        if api_key is not None:
+            visible("api_key", api_key)
         place = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         self._shown = place.geturl()
         path = f"{parts.path.rstrip('/')}/_cluster/health"
@@ -100,7 +101,7 @@ class ElasticsearchProbe:
         checked_verify(verify)
         if client is not None and verify is not True:
             raise ValueError("verify belongs to the client: set it there when you pass client=")
-        self._client = client
+        self._client = checked_client(client)
         if client is None and parts.scheme == "https":
             # Once and here, because loading the machine's certificates takes a while.
             verify = httpx2.create_ssl_context(verify=verify)

@@ -12,7 +12,7 @@ import anyio
 
 from healthmw._bounds import above
 from healthmw._driver import PerLoop, check_timeout, why
-from healthmw._httpx import Trace, again_if_stale, load_httpx2
+from healthmw._httpx import Trace, again_if_stale, checked_client, load_httpx2
 from healthmw._options import number, text
 from healthmw._quiet import unlogged
 from healthmw._wire import checked_verify
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _MAX_REDIRECTS = 5
 _SAFE = {"GET", "HEAD"}
+_SIZE = "a whole number of bytes"
 
 
 class HTTPProbe:
@@ -110,8 +111,8 @@ class HTTPProbe:
         )
         self._method = text("method", method).upper()
         self._statuses = statuses(expect_status)
-        self._body = as_bytes(expect_body)
-        self._in_body = as_bytes(expect_in_body)
+        self._body = as_bytes("expect_body", expect_body)
+        self._in_body = as_bytes("expect_in_body", expect_in_body)
         self._max_body = max_body
         self._headers = checked_headers(headers or {})
         self._reads_health = read_health
@@ -123,10 +124,12 @@ class HTTPProbe:
         self._follow = follow_redirects
         self._hosts = {host_and_port(entry) for entry in entries(allow_hosts)}
         self._timeout = check_timeout(timeout)
-        if number("max_body", max_body, "a number of bytes") < 0:
-            raise ValueError(f"max_body must be a number of bytes, not {max_body!r}")
+        if number("max_body", max_body, _SIZE) < 0 or not isinstance(max_body, int):
+            raise ValueError(f"max_body must be {_SIZE}, not {max_body!r}")
         if max_body < len(self._body or b""):
             raise ValueError(f"max_body must have room for expect_body, not {max_body!r}")
+        if self._hosts and not follow_redirects:
+            raise ValueError("allow_hosts is for follow_redirects=True")
         if follow_redirects and self._method not in {"GET", "HEAD"}:
             raise ValueError(f"follow_redirects is for GET and HEAD, not {self._method}")
         if self._method == "HEAD" and (self._body or self._in_body):
@@ -138,7 +141,7 @@ class HTTPProbe:
         checked_verify(verify)
         if client is not None and verify is not True:
             raise ValueError("verify belongs to the client: set it there when you pass client=")
-        self._client = client
+        self._client = checked_client(client)
         if client is None:
             load_httpx2("HTTPProbe")
             import httpx2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from healthmw._options import text
+from healthmw._options import WrongTypeError, header_name, text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -44,14 +44,19 @@ def show(statuses: Container[int]) -> str:
     return " or ".join(str(status) for status in range(100, 600) if status in statuses)
 
 
-def as_bytes(text: str | bytes | None) -> bytes | None:
+def as_bytes(option: str, value: str | bytes | None) -> bytes | None:
     """Return text as its UTF-8 bytes."""
-    return text.encode() if isinstance(text, str) else text
+    if not isinstance(value, str | bytes | None):
+        raise WrongTypeError(f"{option} must be str or bytes, not {type(value).__name__}")
+    return value.encode() if isinstance(value, str) else value
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Refuse what the client would refuse at run time, in an error that shows the value."""
+    if not isinstance(headers, Mapping):
+        raise WrongTypeError(f"headers must be a mapping, not {type(headers).__name__}")
     for name, value in headers.items():
+        header_name("headers: name", name)
         text(f"headers: the value of {name!r}", value)
         if not value.isprintable() or not value.isascii() or value != value.strip():
             raise ValueError(

@@ -472,7 +472,9 @@ def test_what_is_no_clusters_health(answer: bytes, run: Runner) -> None:
         (f"http://host:{PASSWORD}", {}, "url must be like"),
         ("http://host?pretty", {}, "url must be like"),
         ("http://host", {"api_key": f"{PASSWORD}\n"}, "api_key must be"),
+        ("http://host", {"api_key": ""}, "api_key must be"),
         ("http://host", {"timeout": 0}, "timeout=.* must be"),
+        ("http://host", {"client": 1}, "client must be an httpx2.AsyncClient, not int"),
         ("http://host", {"client": 1, "verify": False}, "verify belongs to the client"),
     ],
 )
