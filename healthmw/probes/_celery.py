@@ -233,13 +233,14 @@ class _Link:
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in `queue`."""
-        with self._connection.channel() as channel:
-            try:
-                found: int = channel.queue_declare(queue, passive=True).message_count
-            except self._connection.channel_errors as exc:
-                if self._virtual:
-                    return 0  # a list without elements is none, in Redis
-                raise ProbeFailedError(str(exc)) from exc
+        # Not by a channel of its own, for which kombu would connect with retries after all.
+        channel = self._connection.default_channel
+        try:
+            found: int = channel.queue_declare(queue, passive=True).message_count
+        except self._connection.channel_errors as exc:
+            if self._virtual:
+                return 0  # a list without elements is none, in Redis
+            raise ProbeFailedError(str(exc)) from exc
         return found
 
     @contextmanager
