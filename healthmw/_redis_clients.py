@@ -191,7 +191,7 @@ class OwnClients:
         library: Any = redis.asyncio if origin.is_async else redis
         # Who is silent must leave time for asking the next one.
         limit = self._timeout / (2 if origin.nodes else 1)
-        settings = _bounded(origin.settings, limit, is_async=origin.is_async)
+        settings = bounded(origin.settings, limit, is_async=origin.is_async)
         settings["connection_class"] = origin.connection_class
         if address is not None:
             settings |= {"host": address[0], "port": address[1]}
@@ -212,7 +212,7 @@ class OwnClients:
         theirs = self._origin.sentinel
         addresses = sentinel_addresses(theirs)
         limit = self._timeout / (len(addresses) + 1)
-        bounds = _bounded(theirs.sentinel_kwargs, limit, is_async=self._origin.is_async)
+        bounds = bounded(theirs.sentinel_kwargs, limit, is_async=self._origin.is_async)
         ours = kind(addresses, theirs.min_other_sentinels, bounds)
         ours._force_master_ip = getattr(theirs, "_force_master_ip", None)  # noqa: SLF001 - it has no public name
         self._sentinels = ours.sentinels
@@ -244,7 +244,7 @@ def _settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _bounded(settings: Mapping[str, Any], limit: float, *, is_async: bool) -> dict[str, Any]:
+def bounded(settings: Mapping[str, Any], limit: float, *, is_async: bool) -> dict[str, Any]:
     """Return `settings` with bounds in time (seconds a wait) and without retries."""
     from redis.asyncio.retry import Retry as AsyncRetry
     from redis.backoff import NoBackoff

@@ -14,6 +14,7 @@ from healthmw._driver import check_timeout, time_limit
 from healthmw._kept import KeptConnection
 from healthmw._options import count
 from healthmw._probe import Degraded
+from healthmw._redis_clients import bounded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ class CeleryProbe:
         except ProbeFailedError:
             raise
         except Exception as exc:  # of any of kombu's transports
-            raise ProbeFailedError(f"{type(exc).__name__}: {exc}") from exc
+            # What redis-py says of sentinels ends with all settings of all of them.
+            words = str(exc).partition(" : <")[0]
+            raise ProbeFailedError(f"{type(exc).__name__}: {words}") from exc
         latency = time.perf_counter() - started
         return self._judge(answered, depth, latency)
 
@@ -179,6 +182,10 @@ class _Link:
             transport.Connection = self._with_shown_transport(transport.Connection)
         elif transport.driver_type == "redis":
             transport.Channel = self._shown(transport.Channel)
+            # Those to sentinels, which shut_down does not see: one that is silent leaves time.
+            theirs = self._connection.transport_options.get("sentinel_kwargs") or {}
+            limit = timeout / (max(1, len(self._connection.alt)) + 1)
+            limits["redis"]["sentinel_kwargs"] = bounded(theirs, limit, is_async=False)
         self._connection.transport_options = {
             **self._connection.transport_options,
             **limits.get(transport.driver_type, {}),

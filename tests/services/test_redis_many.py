@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import celery
 import pytest
 import redis
 import redis.asyncio
@@ -15,7 +16,14 @@ import redis.sentinel
 from dramatiq.brokers.redis import RedisBroker
 
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
-from healthmw.probes import DramatiqProbe, HeadroomProbe, RedisProbe, RQProbe, probe_from_dsn
+from healthmw.probes import (
+    CeleryProbe,
+    DramatiqProbe,
+    HeadroomProbe,
+    RedisProbe,
+    RQProbe,
+    probe_from_dsn,
+)
 from tests.probes.running import Runner
 from tests.services.redis_servers import RedisCluster, Sentinel, connected
 from tests.services.servers import PASSWORD, Redis
@@ -304,6 +312,24 @@ def test_a_sentinel_that_hangs(kind: str, sentinel: Sentinel, run: Runner) -> No
     sentinel.resume()
     until_sync(sentinel.ready)
     run(probe)
+
+
+def test_celery_by_a_sentinel_that_hangs(sentinel: Sentinel, run: Runner) -> None:
+    app = celery.Celery(broker=f"sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/0")
+    app.conf.broker_transport_options = {
+        "master_name": sentinel.service,
+        "sentinel_kwargs": {"password": PASSWORD},
+    }
+    probe = CeleryProbe(app, queue="mail", max_depth=0, timeout=1.5)
+    assert "0 worker(s) answered" in fails(run, probe)
+    lost = f"OperationalError: No master found for {sentinel.service!r}"
+    sentinel.pause()
+    assert fails(run, probe) == lost
+    sentinel.resume()
+    until_sync(lambda: says(run, probe, "0 worker(s) answered"))
+    sentinel.kill()
+    assert fails(run, probe) == lost
+    app.close()
 
 
 def test_a_failover(sentinel: Sentinel, run: Runner) -> None:
