@@ -84,7 +84,7 @@ def _check(option: str, value: float | None, *, shares: bool) -> None:
 
 
 def not_negative(**options: float | None) -> None:
-    """Raise `ValueError` for an option below 0."""
+    """Raise `ValueError` for an option below 0, or that is no number as NaN is."""
     for option, value in options.items():
-        if value is not None and number(option, value) < 0:
+        if value is not None and not number(option, value) >= 0:
             raise ValueError(f"{option} must not be negative, not {value!r}")

@@ -94,6 +94,8 @@ class LDAPProbe:
         encrypted = self._tls or starttls
         if self._password and not encrypted and not clear_text:
             raise ValueError("password needs ldaps://, starttls=True or clear_text=True")
+        if verify is not True and not encrypted:
+            raise ValueError("verify is for ldaps:// or starttls=True")
         self._context = tls_context(verify) if encrypted else None
         self._timeout = check_timeout(timeout)
 

@@ -78,6 +78,8 @@ class NATSProbe:
         if max_pending is not None and consumer is None:
             raise ValueError("max_pending is of a consumer: name it by consumer=")
         not_negative(max_pending=max_pending)
+        if verify is not True and not isinstance(target, str):
+            raise ValueError("verify is for a URL: a client has its own TLS")
         self._target = target
         self._address = _address(target) if isinstance(target, str) else "the app's client"
         self._stream = stream

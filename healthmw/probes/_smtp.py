@@ -62,6 +62,8 @@ class SMTPProbe:
             raise ValueError("username and password belong together")
         if username is not None and not (starttls or tls):
             raise ValueError("password needs starttls or tls: it would be sent in the clear")
+        if verify is not True and not (starttls or tls):
+            raise ValueError("verify is for starttls=True or tls=True")
         if port is None:
             port = _TLS_PORT if tls else _STARTTLS_PORT if starttls else _PORT
         if not host:

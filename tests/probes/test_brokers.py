@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import socket
 import threading
@@ -322,6 +323,7 @@ ON_RABBITMQ = RabbitmqBroker()
         (lambda: AMQPProbe("amqp://host", queue=""), "queue must be a queue's name"),
         (lambda: AMQPProbe("amqp://host", max_depth=1), "name it by queue="),
         (lambda: AMQPProbe("amqp://host", queue="q", max_depth=-1), "max_depth must not"),
+        (lambda: AMQPProbe("amqp://host", queue="q", max_depth=cast("Any", math.nan)), "max_depth"),
         (lambda: AMQPProbe("amqp://host", queue="q", min_consumers=-1), "min_consumers must"),
         (lambda: NATSProbe("nats://host", consumer="c"), "name that by stream="),
         (lambda: NATSProbe("nats://host", stream="s", max_pending=1), "name it by consumer="),
@@ -329,6 +331,7 @@ ON_RABBITMQ = RabbitmqBroker()
             lambda: NATSProbe("nats://host", stream="s", consumer="c", max_pending=-1),
             "max_pending must not",
         ),
+        (lambda: NATSProbe(nats.aio.client.Client(), verify=False), "verify is for a URL"),
         (lambda: MQTTProbe("mqtt://host", topic="a/#"), "topic must be one topic"),
         (lambda: MQTTProbe("mqtt://host", verify=False), "verify is for mqtts"),
         (lambda: MQTTProbe("mqtt://:s3cr3t-b4it@host"), "url has a password and no user"),

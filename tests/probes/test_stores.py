@@ -222,6 +222,7 @@ def test_mail_options() -> None:
         ({"username": "app", "password": PASSWORD}, "password needs starttls or tls"),
         ({"port": 70000}, "port=70000 must be 65535 or less"),
         ({"port": "25"}, "port must be a whole number, not str"),
+        ({"verify": False}, "verify is for starttls=True or tls=True"),
         ({"tls": True, "verify": "/ca.pem"}, r"verify must be .* an ssl.SSLContext, not str"),
         ({"timeout": 0}, "timeout=.* must be"),
     ]:
@@ -243,6 +244,7 @@ def test_mail_options() -> None:
         (f"ldap://app:{PASSWORD}@host", {}, "password needs ldaps://, starttls=True or"),
         ("ldap://host", {"bind_dn": "cn=app"}, "bind_dn and password belong together"),
         ("ldaps://host", {"starttls": True}, "starttls is for ldap://"),
+        ("ldap://host", {"verify": False}, "verify is for ldaps:// or starttls=True"),
         ("ldap://host", {"timeout": 0}, "timeout=.* must be"),
     ],
 )
