@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from healthmw._driver import look_up
+from healthmw._addresses import look_up
 from healthmw._options import WrongTypeError
 from healthmw.exceptions import MissingExtraError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from healthmw._driver import PerLoop, PerProcess
+from healthmw._held import PerLoop, PerProcess
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSStream
 
-from healthmw._driver import connect, why
+from healthmw._addresses import connect
+from healthmw._driver import why
 from healthmw._options import WrongTypeError
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 

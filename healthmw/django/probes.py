@@ -17,13 +17,8 @@ from django.core.cache import caches
 from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from healthmw._driver import (
-    PerProcess,
-    check_timeout,
-    shut_down_after,
-    watch_connection,
-    with_latency,
-)
+from healthmw._driver import check_timeout, shut_down_after, watch_connection, with_latency
+from healthmw._held import PerProcess
 from healthmw._kept import FOR_EACH_USE, KeptConnection
 from healthmw._sql import Wishes, talk
 from healthmw.exceptions import ProbeFailedError

@@ -6,8 +6,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from healthmw._addresses import show_address
 from healthmw._bounds import not_negative
-from healthmw._driver import PerProcess, check_timeout, show_address
+from healthmw._driver import check_timeout
+from healthmw._held import PerProcess
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from healthmw._driver import check_timeout, look_up, require_asyncio, with_latency
+from healthmw._addresses import look_up
+from healthmw._driver import check_timeout, require_asyncio, with_latency
 from healthmw._kept import AsyncKeptConnection
 from healthmw._options import WrongTypeError
 from healthmw._sql import SIGN_OF_LIFE, Wishes, mysql_options, show_mysql, talk_async

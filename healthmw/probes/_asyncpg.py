@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from healthmw._driver import check_timeout, look_up_any, require_asyncio, with_latency
+from healthmw._addresses import look_up_any
+from healthmw._driver import check_timeout, require_asyncio, with_latency
 from healthmw._kept import AsyncKeptConnection
 from healthmw._sql import SIGN_OF_LIFE, Wishes, talk_async
 from healthmw.exceptions import MissingExtraError

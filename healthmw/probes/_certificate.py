@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from healthmw._addresses import connect, show_address
 from healthmw._bounds import below
-from healthmw._driver import check_timeout, connect, show_address, why
+from healthmw._driver import check_timeout, why
 from healthmw._options import count
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from healthmw._addresses import resolve
 from healthmw._bounds import above
-from healthmw._driver import check_timeout, resolve
+from healthmw._driver import check_timeout
 from healthmw._options import count
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 

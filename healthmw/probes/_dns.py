@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from healthmw._driver import check_timeout, resolve
+from healthmw._addresses import resolve
+from healthmw._driver import check_timeout
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
 if TYPE_CHECKING:

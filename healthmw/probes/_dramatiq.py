@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from healthmw._bounds import not_negative
-from healthmw._driver import PerProcess, check_timeout, names
+from healthmw._driver import check_timeout, names
+from healthmw._held import PerProcess
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 

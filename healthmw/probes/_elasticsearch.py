@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 
-from healthmw._driver import PerLoop, check_timeout, why
+from healthmw._driver import check_timeout, why
+from healthmw._held import PerLoop
 from healthmw._httpx import Trace, again_if_stale, checked_client, load_httpx2
 from healthmw._options import visible
 from healthmw._probe import Degraded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from healthmw._driver import show_address
+from healthmw._addresses import show_address
 from healthmw.exceptions import MissingExtraError
 
 if TYPE_CHECKING:

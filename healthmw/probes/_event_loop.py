@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from healthmw._bounds import above
-from healthmw._driver import PerLoop, call_soon_threadsafe
+from healthmw._driver import call_soon_threadsafe
+from healthmw._held import PerLoop
 from healthmw._options import seconds
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from healthmw._driver import PerProcess, check_timeout, require_asyncio
+from healthmw._driver import check_timeout, require_asyncio
+from healthmw._held import PerProcess
 from healthmw._options import WrongTypeError
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 

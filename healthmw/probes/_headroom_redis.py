@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._driver import (
-    check_timeout,
-    look_up_any,
-    require_asyncio,
-    time_limit,
-    with_latency,
-)
+from healthmw._addresses import look_up_any
+from healthmw._driver import check_timeout, require_asyncio, time_limit, with_latency
 from healthmw._options import WrongTypeError
 from healthmw._redis_clients import OwnClients, of_pool
 from healthmw.exceptions import MissingExtraError, ProbeTimeoutError

@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import anyio
 
 from healthmw._bounds import above
-from healthmw._driver import PerLoop, check_timeout, why
+from healthmw._driver import check_timeout, why
+from healthmw._held import PerLoop
 from healthmw._httpx import Trace, again_if_stale, checked_client, load_httpx2
 from healthmw._options import number, text
 from healthmw._quiet import unlogged

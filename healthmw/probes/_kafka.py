@@ -10,7 +10,8 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from healthmw._bounds import not_negative
-from healthmw._driver import PerProcess, check_timeout
+from healthmw._driver import check_timeout
+from healthmw._held import PerProcess
 from healthmw._options import WrongTypeError
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from healthmw._driver import check_timeout, show_address
+from healthmw._addresses import show_address
+from healthmw._driver import check_timeout
 from healthmw._wire import hold, tls_context
 from healthmw.exceptions import ProbeFailedError
 

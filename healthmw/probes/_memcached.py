@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from healthmw._driver import PerProcess, check_timeout, time_limit
+from healthmw._driver import check_timeout, time_limit
+from healthmw._held import PerProcess
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 

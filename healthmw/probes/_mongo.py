@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from healthmw._driver import PerProcess, check_timeout, require_asyncio
+from healthmw._driver import check_timeout, require_asyncio
+from healthmw._held import PerProcess
 from healthmw._probe import Degraded
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError
 

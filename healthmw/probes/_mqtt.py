@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from healthmw._driver import check_timeout, show_address, time_limit
+from healthmw._addresses import show_address
+from healthmw._driver import check_timeout, time_limit
 from healthmw._kept import KeptConnection
 from healthmw._options import text
 from healthmw._sockets import connected

@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
+from healthmw._addresses import look_up, show_address
 from healthmw._bounds import not_negative
-from healthmw._driver import PerLoop, check_timeout, look_up, require_asyncio, show_address
+from healthmw._driver import check_timeout, require_asyncio
+from healthmw._held import PerLoop
 from healthmw._probe import Degraded
 from healthmw._wire import tls_context
 from healthmw.exceptions import MissingExtraError, ProbeFailedError, ProbeTimeoutError

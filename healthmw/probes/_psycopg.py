@@ -7,10 +7,10 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from healthmw._addresses import look_up_any
 from healthmw._driver import (
     check_timeout,
     let_go_when_cancelled,
-    look_up_any,
     require_asyncio,
     shut_down_after,
     with_latency,

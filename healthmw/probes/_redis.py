@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from healthmw._driver import (
-    PerLoop,
-    PerProcess,
-    check_timeout,
-    look_up_any,
-    require_asyncio,
-    time_limit,
-)
+from healthmw._addresses import look_up_any
+from healthmw._driver import check_timeout, require_asyncio, time_limit
+from healthmw._held import PerLoop, PerProcess
 from healthmw._options import number
 from healthmw._probe import Degraded
 from healthmw._redis_clients import OwnClients, origin_of

@@ -6,7 +6,8 @@ import base64
 import socket
 from typing import TYPE_CHECKING
 
-from healthmw._driver import check_timeout, show_address
+from healthmw._addresses import show_address
+from healthmw._driver import check_timeout
 from healthmw._options import count
 from healthmw._wire import hold, tls_context
 from healthmw.exceptions import ProbeFailedError

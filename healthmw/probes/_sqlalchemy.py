@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from healthmw._driver import (
-    PerLoop,
-    PerProcess,
-    check_timeout,
-    require_asyncio,
-)
+from healthmw._driver import check_timeout, require_asyncio
+from healthmw._held import PerLoop, PerProcess
 from healthmw._pool import PoolRoom, sqlalchemy_numbers
 from healthmw._probe import Degraded
 from healthmw._sql import Wishes, talk

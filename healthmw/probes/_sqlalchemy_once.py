@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from healthmw._driver import (
-    PerLoop,
-    PerProcess,
-    check_timeout,
-    require_asyncio,
-    with_latency,
-)
+from healthmw._driver import check_timeout, require_asyncio, with_latency
+from healthmw._held import PerLoop, PerProcess
 from healthmw.exceptions import ProbeTimeoutError
 from healthmw.probes._engine import show_engine, sync_engine
 from healthmw.probes._sqlite import check_file, is_in_memory, sqlite_file

@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from healthmw._driver import (
-    Undisturbed,
-    let_go_when_cancelled,
-    look_up_any,
-    shut_down_after,
-    watch_connection,
-)
+from healthmw._addresses import look_up_any
+from healthmw._driver import Undisturbed, let_go_when_cancelled, shut_down_after, watch_connection
 from healthmw._kept import FOR_EACH_USE
 from healthmw._sockets import connect_pg8000, connect_pymysql
 from healthmw.exceptions import ProbeFailedError

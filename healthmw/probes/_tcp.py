@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from healthmw._driver import check_timeout, connect, show_address, why
+from healthmw._addresses import connect, show_address
+from healthmw._driver import check_timeout, why
 from healthmw._options import count, text
 from healthmw.exceptions import ProbeFailedError, ProbeTimeoutError
 
