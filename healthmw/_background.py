@@ -183,7 +183,8 @@ class Background:
         except GeneratorExit:  # dropped with its loop: this may be anywhere, under any lock
             raise
         except BaseException:  # cancelled: its loop was that of one call, and not the app's
-            if self._leaves(self._recovering, runner, work) and _is_to_be_tried(runner):
+            leaves = self._leaves(self._recovering, runner, work)
+            if leaves and (_is_to_be_tried(runner) or _is_in_doubt(runner.check)):
                 with contextlib.suppress(OSError, RuntimeError, MemoryError):  # no thread to be had
                     self.recover(runner, aside=True)
             raise

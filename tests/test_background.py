@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import threading
 import time
 from itertools import pairwise
@@ -474,6 +475,28 @@ async def test_a_failure_does_not_last_because_nobody_asks_the_endpoint(
     await until(lambda: check.available)
     assert probe.calls == 3
     await health.aclose()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_nor_because_who_asks_has_a_loop_for_each_call(backend: str) -> None:
+    """As a view has that is async in Flask, or in Django under WSGI."""
+    calls = itertools.count()
+
+    async def probe() -> None:
+        if not next(calls):
+            raise GONE
+        await anyio.sleep(0.05)  # for longer than that loop lives
+
+    health = Health(max_age=0)
+    check = health.add("payments", probe)
+    health.run_sync()
+
+    async def view() -> bool:
+        return check.available
+
+    assert not anyio.run(view, backend=backend)
+    until_sync(lambda: anyio.run(view, backend=backend))
+    asyncio.run(health.aclose())
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
