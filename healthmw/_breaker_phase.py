@@ -54,6 +54,7 @@ class Phase:
         "state",
         "streak",
         "successes",
+        "told",
         "trials",
         "wait",
         "window",
@@ -87,6 +88,8 @@ class Phase:
         self.hit: Callable[[], object] = (
             self.successes.add if state is not BreakerState.DISABLED else _count_nothing
         )
+        # Whether it was logged what the call raised that opened it.
+        self.told: bool = False
         # The permits of half-open that are out, the oldest first, and since when.
         self.trials: dict[Any, float] = {}
 

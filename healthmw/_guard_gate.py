@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from healthmw._breaker import CircuitBreaker, Permit
-from healthmw._breaker_state import Outcome
+from healthmw._breaker_state import BreakerState, Outcome
 from healthmw._fork import each_in_child
 from healthmw._options import MISSING
 from healthmw._probe import probing
@@ -215,7 +215,10 @@ class Gate:
 
     def tell(self, exception: BaseException) -> None:
         """Log why the fallback answers, as nobody else will; aloud if it opened the circuit."""
-        level = logging.DEBUG if self.breaker._phase.admits else logging.WARNING  # noqa: SLF001 - as above
+        level, phase = logging.DEBUG, self.breaker._phase  # noqa: SLF001 - as above
+        # All that were under way as it opened may fail: so many tracebacks would tell no more.
+        if phase.state is BreakerState.OPEN and not phase.told:
+            level, phase.told = logging.WARNING, True
         if _logger.isEnabledFor(level):
             with outlived():
                 _logger.log(

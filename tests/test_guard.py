@@ -555,6 +555,32 @@ async def test_what_a_fallback_hides_is_logged_aloud_where_it_opened_the_circuit
         assert message.endswith("CallError: can't reach https://shop:***@payments.internal")
 
 
+@pytest.mark.anyio
+async def test_calls_that_were_under_way_as_the_circuit_opened_are_not_logged_aloud(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "healthmw")
+    gone = anyio.Event()
+    breaker = make_breaker(clock, consecutive_failures=2, open_for=60)
+
+    @guard(breaker, fallback=None)
+    async def call() -> None:
+        await gone.wait()
+        raise CallError
+
+    for _ in range(2):  # it opens, and opens again
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(call)
+            await anyio.wait_all_tasks_blocked()
+            gone.set()
+        assert breaker.state is OPEN
+        breaker.reset()
+        gone = anyio.Event()
+    levels = [record.levelname for record in caplog.records if "fallback" in record.message]
+    assert levels == 2 * ["DEBUG", "WARNING", *48 * ["DEBUG"]]
+
+
 def test_a_broken_log_takes_no_answer_of_a_fallbacks_away(
     breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
