@@ -63,9 +63,10 @@ class Life:
         if not passage.told and self._startup_timeout is not None:
             # It knows of no lifespan, as Django doesn't: its server goes on without one.
             try:
+                self._health.validate()
                 await wait_until_started(self._health, self._startup_timeout)
-            except NotStartedError as late:
-                passage.failure = late
+            except Exception as exc:  # noqa: BLE001 - it is told, and raised, as below
+                passage.failure = exc
                 if ended is not None:
                     log_exception(logger, ended, "the app has no lifespan, or that has failed")
         if passage.failure is not None:
@@ -120,7 +121,8 @@ class _Passage:
         return message
 
     async def _sending(self, message: Message) -> None:
-        self.told = True
+        # Else it takes this for a request, and knows of no lifespan.
+        self.told = self.told or message["type"].startswith("lifespan.")
         if self.failure is None and message["type"] == "lifespan.startup.complete":
             try:
                 await self._start(self._life)

@@ -158,6 +158,36 @@ async def test_an_app_without_a_lifespan_that_is_not_ready_fails_to_start(
     assert "hunter2" not in caplog.text
 
 
+async def test_an_app_that_takes_a_lifespan_for_a_request_has_none_either() -> None:
+    health = Health()
+    health.add("database", Database())
+    told: list[str] = []
+    receive: Any = anyio.sleep_forever
+
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        assert message["type"].startswith("lifespan."), "as uvicorn has it"
+        told.append(message["type"])
+
+    app = HealthMiddleware(hello, health, startup_timeout=0.05)
+    await app({"type": "lifespan"}, receive, send)
+    assert told == ["lifespan.startup.failed"]
+
+
+@pytest.mark.parametrize("raises", [True, False])
+async def test_what_is_wrong_with_its_groups_is_found_out_without_a_lifespan_too(
+    *, raises: bool
+) -> None:
+    health, server = Health(), Server()
+    health.add("database", lambda: None)
+    health.group("mine", checks=["databsae"])
+    with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="group 'mine' names 'databsae'")):
+        await server.live(HealthMiddleware(Lifeless(raises=raises), health, startup_timeout=NEVER))
+    assert server.kinds == ["lifespan.startup.failed"]
+
+
 async def test_an_app_that_has_said_that_it_failed_may_raise_besides() -> None:
     health, database, server = Health(), Database(), Server()
     health.add("database", database)
