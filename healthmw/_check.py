@@ -164,7 +164,7 @@ class Check:
         """False while guarded calls are refused or the last verdict is FAILED.
 
         Cheap, for templates and feature switches. True while nothing is known yet. A failure that
-        is older than `max_age` is looked into in the background: it doesn't last because nobody
+        is too old to be served is looked into in the background: it doesn't last because nobody
         asks the endpoint.
         """
         if self.status is not Status.FAILED:

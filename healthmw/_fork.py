@@ -1,7 +1,8 @@
 """What follows a fork, in the child: locks are renewed, and threads forgotten that are not there.
 
 Python tells of a fork where it has made it. uWSGI makes its own without a word, so where a request
-for the endpoint comes in, `notice()` looks whether this is still the same process.
+for the endpoint comes in, and where a probe is to be run in the background, `notice()` looks
+whether this is still the same process.
 """
 
 from __future__ import annotations

@@ -335,6 +335,7 @@ class Health:
             log_result(check, old, new, failure)
 
     def _recover(self, runner: Runner) -> None:
+        notice()
         self._background.recover(runner)
 
     def _look_again(self, runner: Runner) -> None:
