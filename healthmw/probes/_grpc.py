@@ -45,7 +45,8 @@ class GRPCProbe:
     - `service`: a service's full name (`"shop.v1.Orders"`); by default the server as a whole.
     - `tls`: with an address, True for TLS with the default certificates, or
       `grpc.ChannelCredentials`.
-    - `metadata`: pairs to send with each call, as for authentication; in no message.
+    - `metadata`: pairs to send with each call, as for authentication; in no message. The value of
+      a name that ends in `-bin` is bytes.
     - `timeout`: seconds for all of it: name, connection, TLS, the answer. The check's own timeout
       counts where it is shorter.
 
@@ -59,7 +60,7 @@ class GRPCProbe:
         service: str = "",
         *,
         tls: bool | grpc.ChannelCredentials = False,
-        metadata: tuple[tuple[str, str], ...] = (),
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
         timeout: float = 2.0,
     ) -> None:
         try:
@@ -197,15 +198,21 @@ class GRPCProbe:
 
 def _checked(metadata: Any) -> tuple[tuple[str, Any], ...]:
     """Return the pairs; refuse what gRPC would refuse in each run, and show no value."""
-    if isinstance(metadata, Mapping | str):
-        raise WrongTypeError("metadata must be pairs: write (('authorization', '...'),)")
     found = tuple(metadata)
+    pairs = all(isinstance(one, tuple | list) and len(one) == 2 for one in found)
+    if isinstance(metadata, Mapping | str) or not pairs:
+        raise WrongTypeError("metadata must be pairs: write (('authorization', '...'),)")
     for name, value in found:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"metadata: {name!r} must be lower-case letters, digits, '-', '_', '.'"
             )
-        is_text = isinstance(value, str) and value.isascii() and value.isprintable()
-        if not is_text and not name.endswith("-bin"):
+        line = value.decode("latin-1") if isinstance(value, bytes) else value
+        if name.endswith("-bin"):
+            if not isinstance(value, bytes):
+                raise WrongTypeError(
+                    f"metadata: the value of {name!r} must be bytes, not {type(value).__name__}"
+                )
+        elif not (isinstance(line, str) and line.isascii() and line.isprintable()):
             raise ValueError(f"metadata: the value of {name!r} must be one line of ASCII text")
     return found

@@ -143,7 +143,8 @@ def test_tls_and_a_token(health: HealthServicer, run: Runner) -> None:
     with serving(health=Closed(), credentials=server) as port:
         address = f"localhost:{port}"
         token = (("authorization", TOKEN),)
-        run(GRPCProbe(address, tls=trusting, metadata=token))
+        for sent in token, (("authorization", TOKEN.encode()),):  # gRPC takes either
+            run(GRPCProbe(address, tls=trusting, metadata=sent))
         wrong = GRPCProbe(address, tls=trusting, metadata=(("authorization", f"x{TOKEN}"),))
         assert fails(run, wrong) == "UNAUTHENTICATED: who are you?"
         assert "UNAVAILABLE" in fails(run, GRPCProbe(address, tls=True, metadata=token))
@@ -170,15 +171,16 @@ def test_a_url_is_for_another_function() -> None:
         ({"metadata": [("Authorization", TOKEN)]}, "'Authorization' must be lower-case letters"),
         ({"metadata": [("authorization", f"{TOKEN}\n")]}, "'authorization' must be one line"),
         ({"metadata": [("authorization", f"{TOKEN}é")]}, "'authorization' must be one line"),
-        ({"metadata": [("authorization", TOKEN.encode())]}, "'authorization' must be one line"),
+        ({"metadata": [("authorization", f"{TOKEN}\n".encode())]}, "'authorization' must be one"),
+        ({"metadata": ("authorization", TOKEN)}, "metadata must be pairs"),  # a comma is missing
+        ({"metadata": [("trace-bin", TOKEN)]}, "the value of 'trace-bin' must be bytes, not str"),
     ],
 )
 def test_options_that_grpc_would_refuse_in_each_run(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told) as info:
         GRPCProbe("127.0.0.1:1", **options)
     assert TOKEN not in str(info.value)
-    good: Any = (("trace-bin", b"\xff"), ("x_a.b-1", ""))
-    GRPCProbe("127.0.0.1:1", metadata=good)
+    GRPCProbe("127.0.0.1:1", metadata=(("trace-bin", b"\xff"), ("x_a.b-1", "")))
 
 
 def test_an_aio_channel_on_trio_is_told_what_to_do(run: Runner) -> None:
