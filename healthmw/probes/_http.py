@@ -215,10 +215,14 @@ class HTTPProbe:
         self, client: httpx2.AsyncClient, trace: Trace
     ) -> tuple[httpx2.Response, bytes, bool]:
         """Return the last answer, as much of its body as was read, and whether that is all."""
+        given = {name.lower() for name in self._headers}
+        asks_for = {
+            name: value for name, value in self._asks_for.items() if name.lower() not in given
+        }
         request = client.build_request(
             self._method,
             self._url,
-            headers={**self._asks_for, **self._headers},
+            headers={**asks_for, **self._headers},
             timeout=self._timeout,
             extensions={"trace": trace},
         )
