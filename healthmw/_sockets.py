@@ -72,10 +72,14 @@ class _Socket(socket.socket):
 def _over(sock: _Socket, watch: Watch, connect: Callable[[socket.socket], Any]) -> Any:
     try:
         watch(sock.fileno())
-        return connect(sock)
+        connection = connect(sock)
     except BaseException:
         sock.give_up()
         raise
+    # Socket and file would keep each other, and so stay open until the garbage collector comes:
+    # drivers close the one, and let the other go.
+    sock.files.clear()
+    return connection
 
 
 def _open(host: str, port: int, seconds: float, unix: str | None, source: Any) -> _Socket:

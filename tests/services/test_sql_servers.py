@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg  # type: ignore[import-untyped] # it has no types
@@ -152,6 +154,26 @@ def test_it_grows_no_older_than_the_apps(
         run(probe)
     assert len(opened) == 1 + renewed
     database.wait_for_clients(1)
+
+
+@pytest.mark.parametrize("database", [*SYNC, "pg8000"], indirect=True)
+def test_what_is_closed_is_not_left_to_the_garbage_collector(
+    database: Database, run: Runner
+) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    closes_each = HeadroomProbe(database.engine(), processes=1, per_process=1)
+    run(closes_each)
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_files()
+        for _ in range(3):
+            run(closes_each)
+        assert open_files() == before
+    finally:
+        gc.enable()
 
 
 @only_sync
