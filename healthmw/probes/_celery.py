@@ -178,18 +178,24 @@ class _Link:
         # What holds a socket, from its first moment on: connecting is when it waits the longest.
         self._opened: WeakSet[Any] = WeakSet()
         transport = self._connection.transport
+        servers = max(1, len(self._connection.alt))
         if transport.driver_type == "amqp":
             transport.Connection = self._with_shown_transport(transport.Connection)
         elif transport.driver_type == "redis":
+            from kombu.transport.redis import SentinelTransport
+
             transport.Channel = self._shown(transport.Channel)
             # Those to sentinels, which shut_down does not see: one that is silent leaves time.
             theirs = self._connection.transport_options.get("sentinel_kwargs") or {}
-            limit = timeout / (max(1, len(self._connection.alt)) + 1)
-            limits["redis"]["sentinel_kwargs"] = bounded(theirs, limit, is_async=False)
+            limits["redis"]["sentinel_kwargs"] = bounded(
+                theirs, timeout / (servers + 1), is_async=False
+            )
+            if isinstance(transport, SentinelTransport):
+                servers = 1  # asking one of them asks them all
         self._connection.transport_options = {
             **self._connection.transport_options,
             **limits.get(transport.driver_type, {}),
-            "max_retries": max(0, len(self._connection.alt) - 1),  # each server once
+            "max_retries": servers - 1,  # each server once
             "interval_start": 0,
             "interval_step": 0,
             "interval_max": 0,

@@ -314,8 +314,10 @@ def test_a_sentinel_that_hangs(kind: str, sentinel: Sentinel, run: Runner) -> No
     run(probe)
 
 
-def test_celery_by_a_sentinel_that_hangs(sentinel: Sentinel, run: Runner) -> None:
-    app = celery.Celery(broker=f"sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/0")
+@pytest.mark.parametrize("number", [1, 3])
+def test_celery_by_sentinels_that_hang(number: int, sentinel: Sentinel, run: Runner) -> None:
+    url = f"sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/0"
+    app = celery.Celery(broker=";".join([url] * number))
     app.conf.broker_transport_options = {
         "master_name": sentinel.service,
         "sentinel_kwargs": {"password": PASSWORD},
