@@ -403,6 +403,10 @@ def test_bad_options_are_named_and_not_shown(make: Callable[[], object], message
     assert "cAnArY" not in str(info.value)
 
 
+def test_a_key_may_be_of_all_that_is_visible() -> None:
+    PagerDutyWebhook("!~", service="shop")
+
+
 def test_a_url_is_not_in_the_repr() -> None:
     assert repr(Webhook("https://hooks.example/cAnArY", service="shop")) == (
         "<Webhook hooks.example for shop>"

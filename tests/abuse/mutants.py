@@ -74,7 +74,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "_model": ("model", "health"),
     "_groups": ("health", "http"),
     "_check": ("check", "guard", "background"),
-    "_options": ("check", "guard", "breaker"),
+    "_options": ("check", "guard", "breaker", "webhooks"),
     "_steps": ("running",),
     "_background": ("background", "cost", "fork", "side"),
     "_circuit": ("background", "listeners", "memory", "fork"),
