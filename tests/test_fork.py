@@ -404,17 +404,20 @@ print(join(child(main)))
 def test_a_child_that_nobody_tells_of_its_fork_finds_out_too() -> None:
     """As under uWSGI, which forks by itself; and this one is never asked for the endpoint."""
     out = run_program(
-        CHILDREN.replace("os.fork()", "ctypes.PyDLL(None).fork()")
+        CHILDREN
         + """
-import ctypes
+from healthmw._fork import _forks
 
 probe = ScriptedProbe(ConnectionError("down"), None, is_async=False)
 health = Health(max_age=0)
 check = health.add("payments", probe)
 health.add("stock", ScriptedProbe())  # by the portal, which the child has not
 assert not health.run_sync().ok
+calls, parent = _forks._calls, os.getpid()
+_forks._calls = []  # what Python's own fork tells is lost
 
 def main():
+    _forks._calls, _forks._pid = calls, parent
     until_sync(lambda: check.available)
 
 print(join(child(main)))
