@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from healthmw._breaker import CircuitBreaker
-    from healthmw._guard_blocks import Block
     from healthmw._guard_gate import Call
 
 __all__ = ("Guard",)
@@ -53,6 +52,11 @@ _MOST_CONCURRENT = 1_000_000
 """More are no limit, and each is a place that is kept."""
 
 _ASYNC = {"coroutine function", "async generator function"}
+
+_NO_RESULT = (
+    "a `with` block has no result that fallback= could stand in for: decorate a function, or leave"
+    " fallback= out and catch DependencyUnavailable"
+)
 
 
 class Fallback(Generic[F_co]):
@@ -244,7 +248,9 @@ class Guard(Generic[W_co]):
         """Begin a call. Raises `DependencyUnavailable` if it is refused."""
         if self._timeout is not None:
             raise TypeError("timeout= needs `async with`: sync code can't be interrupted")
-        return self._enter().call
+        if self._gate.fallback is not MISSING:
+            raise TypeError(_NO_RESULT)
+        return self._blocks.enter(self._gate.admit()).call
 
     def __exit__(
         self,
@@ -257,8 +263,10 @@ class Guard(Generic[W_co]):
 
     async def __aenter__(self: Guard[Missing]) -> Call:
         """Begin a call. Raises `DependencyUnavailable` if it is refused."""
+        if self._gate.fallback is not MISSING:
+            raise TypeError(_NO_RESULT)
         scope = None if self._timeout is None else anyio.move_on_after(self._timeout)
-        block = self._enter()
+        block = self._blocks.enter(self._gate.admit())
         if scope is not None:
             block.scope = scope.__enter__()
         return block.call
@@ -280,11 +288,3 @@ class Guard(Generic[W_co]):
         if expired:
             message = f"{self._gate.name} did not answer within {self._timeout:g} s"
             raise TimeoutError(message) from rest
-
-    def _enter(self) -> Block:
-        if self._gate.fallback is not MISSING:
-            raise TypeError(
-                "a `with` block has no result that fallback= could stand in for: decorate a "
-                "function, or leave fallback= out and catch DependencyUnavailable"
-            )
-        return self._blocks.enter(self._gate.admit())
