@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +17,7 @@ from tests.servers.boot import PATIENCE, ROOT, Server, eventually, scenario
 from tests.servers.test_bind_gate import answers, listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOOKS = """
@@ -75,34 +75,14 @@ def test_gunicorn_ends_when_the_app_never_gets_ready(
     assert "Listening at" not in server.tail()
 
 
-def test_the_gate_ends_with_gunicorn(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **scenario("journaled", tmp_path)}
+@contextmanager
+def held_back(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """A gunicorn in a session of its own whose gate has asked, and goes on waiting."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **scenario("journaled", folder)}
     with subprocess.Popen(
-        command(tmp_path, free_port(), 3600),
-        cwd=tmp_path,
-        env={**environ, "HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as running:
-        try:
-            eventually((tmp_path / "journal").exists)
-            running.send_signal(signal.SIGTERM)
-            running.communicate(timeout=PATIENCE)  # up to the end of all that could write
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
-
-
-def test_an_interrupted_gate_says_nothing_more(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **scenario("journaled", tmp_path)}
-    with subprocess.Popen(
-        command(tmp_path, free_port(), 3600),
-        cwd=tmp_path,
-        env={**environ, "HOME": str(tmp_path)},
+        command(folder, port, 3600),
+        cwd=folder,
+        env={**environ, "HOME": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,12 +90,25 @@ def test_an_interrupted_gate_says_nothing_more(
         start_new_session=True,
     ) as running:
         try:
-            eventually((tmp_path / "journal").exists)
-            os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
-            out, _ = running.communicate(timeout=PATIENCE)
+            eventually((folder / "journal").exists)
+            yield running
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
+
+
+def test_the_gate_ends_with_gunicorn(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    with held_back(tmp_path, free_port()) as running:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=PATIENCE)  # up to the end of all that could write
+
+
+def test_an_interrupted_gate_says_nothing_more(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    with held_back(tmp_path, free_port()) as running:
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+        out, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
     assert "KeyboardInterrupt" not in out
 
