@@ -133,6 +133,14 @@ def header_name(option: str, value: object) -> str:
     return value
 
 
+def header_value(option: str, value: object) -> str:
+    """Return `value` if a header may have it. The error does not show it."""
+    value = text(option, value)
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ValueError(f"{option} has a line break, an outer blank or non-ASCII text")
+    return value
+
+
 def check_function(option: str, value: object) -> None:
     """Raise `WrongTypeError` unless `value` can be called, and is not async: nobody awaits it."""
     if not callable(value):

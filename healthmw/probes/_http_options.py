@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from healthmw._options import WrongTypeError, header_name, text
+from healthmw._options import WrongTypeError, header_name, header_value
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -57,11 +57,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         raise WrongTypeError(f"headers must be a mapping, not {type(headers).__name__}")
     for name, value in headers.items():
         header_name("headers: name", name)
-        text(f"headers: the value of {name!r}", value)
-        if not value.isprintable() or not value.isascii() or value != value.strip():
-            raise ValueError(
-                f"headers: the value of {name!r} has a line break, an outer blank or non-ASCII text"
-            )
+        header_value(f"headers: the value of {name!r}", value)
     return dict(headers)
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from healthmw._options import WrongTypeError, header_name, text
+from healthmw._options import WrongTypeError, header_name, header_value, text
 from healthmw.webhooks._notifier import Notifier
 
 if TYPE_CHECKING:
@@ -86,12 +86,7 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str]:
         raise WrongTypeError(f"headers must be a mapping, not {type(headers).__name__}")
     for name, value in headers.items():
         header_name("headers", name)
-        if not isinstance(value, str):
-            raise WrongTypeError(f"headers: the value of {name!r} must be a str")
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
-            raise ValueError(
-                f"headers: the value of {name!r} has a line break, an outer blank or non-ASCII text"
-            )
+        header_value(f"headers: the value of {name!r}", value)
     return dict(headers)
 
 
